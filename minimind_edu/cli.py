@@ -1,0 +1,109 @@
+"""The command ``minimind-edu``. Its options are the fields of the dataclasses that Python callers use."""
+
+import dataclasses
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from minimind_edu.commands import COMMANDS
+from minimind_edu.data.errors import DataError
+from minimind_edu.training import Interrupted
+
+PROGRAM = "minimind-edu"
+FAILED, INTERRUPTED = 2, 130  # exit codes; 130 is what a shell reports after Ctrl-C
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Every failure is a short message on standard error and exit code 2; ``--debug`` adds the traceback.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        name, config = parse(words)
+        COMMANDS[name].run(config)
+    except Interrupted as stop:
+        _complain(f"{stop}. To go on: {PROGRAM} {_resume_command(words)}")
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        _complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _complain(_message(error))
+        return FAILED
+    return 0
+
+
+def parse(words: list[str]) -> tuple[str, object]:
+    """The command's name and its settings.
+
+    Raises:
+        ArgumentError: unknown command or option, or a value of the wrong type.
+    """
+    parser, parsers = ArgumentParser(prog=PROGRAM, exit_on_error=False, allow_abbrev=False), {}
+    groups = {"": parser.add_subcommands(required=True, dest="command")}
+    for name, command in COMMANDS.items():
+        group, _, last = name.rpartition(" ")
+        if group not in groups:
+            parent = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+            groups[""].add_subcommand(group, parent, help=f"{group} commands")
+            groups[group] = parent.add_subcommands(required=True, dest="action")
+        parsers[name] = _options(command.config)
+        groups[group].add_subcommand(last, parsers[name], help=command.help)
+    found = parser.parse_args(words)
+    name, settings = found.command, found[found.command]
+    if "action" in settings:
+        name, settings = f"{name} {settings.action}", settings[settings.action]
+    return name, COMMANDS[name].config(**vars(settings))
+
+
+def _options(config: type) -> ArgumentParser:
+    """A parser with one option for each field of a dataclass; a truth value is a flag without a value."""
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
+    flags = [field.name for field in dataclasses.fields(config) if field.type is bool]
+    parser.add_class_arguments(config, as_group=False, skip=set(flags))
+    for flag in flags:
+        parser.add_argument(f"--{flag}", action="store_true")
+    return parser
+
+
+def _message(error: Exception) -> str:
+    """What went wrong, for someone who has not read the code."""
+    text = str(error).strip()
+    match error:
+        case DataError():  # one line for each fault
+            return text
+        case ArgumentError():
+            return " ".join(text.split()) + f" (see {PROGRAM} --help)"
+        case OSError() if error.strerror:
+            return f"{error.filename or 'file system'}: {error.strerror.lower()}"
+        case ValueError() | RuntimeError() if text:
+            return text.splitlines()[0]
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'} (--debug shows where)"
+
+
+def _resume_command(words: list[str]) -> str:
+    kept, skip = [], False
+    for word in words:
+        if not skip and not word.startswith(("--from_resume", "--overwrite")):
+            kept.append(word)
+        skip = word in ("--from_resume", "--overwrite")
+    return " ".join([*kept, "--from_resume 1"])
+
+
+def _complain(message: str) -> None:
+    print(f"{PROGRAM}: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

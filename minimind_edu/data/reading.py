@@ -1,0 +1,183 @@
+"""Opening a data file with care, and its lines as text.
+
+A fault of the whole file (missing, compressed, empty, in another encoding) raises `DataError` at once. A
+fault of one line is handed on in place of the text, as a `BadRecord`.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from minimind_edu.data.errors import file_error
+from minimind_edu.data.validation import BadRecord
+
+RECORD_SUFFIXES = (".jsonl", ".json")
+TEXT_SUFFIXES = (".txt", ".md")
+MAX_LINE_BYTES = 64 * 2**20  # a longer line is a mistake, and would not fit into memory as objects
+UTF8_BOM = b"\xef\xbb\xbf"
+
+# First bytes of files that are no text, and what to do about them.
+MAGIC = (
+    (b"\x1f\x8b", "is compressed (gzip): unpack it first"),
+    (b"PK\x03\x04", "is compressed (zip): unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "is compressed (zstd): unpack it first"),
+    (b"BZh", "is compressed (bzip2): unpack it first"),
+    (b"\xfd7zXZ\0", "is compressed (xz): unpack it first"),
+    (b"7z\xbc\xaf\x27\x1c", "is compressed (7z): unpack it first"),
+    (b"\x04\x22\x4d\x18", "is compressed (lz4): unpack it first"),
+    (b"Rar!", "is compressed (rar): unpack it first"),
+    (b"PAR1", "is a Parquet file: convert it to JSONL first"),
+    (b"ARROW1", "is an Arrow file: convert it to JSONL first"),
+    (b"version https://git-lfs", "is only a Git LFS pointer: fetch the data with `git lfs pull`"),
+    (b"\xff\xfe\0\0", "is UTF-32, not UTF-8: save it as UTF-8"),
+    (b"\0\0\xfe\xff", "is UTF-32, not UTF-8: save it as UTF-8"),
+    (b"\xff\xfe", "is UTF-16, not UTF-8: save it as UTF-8"),
+    (b"\xfe\xff", "is UTF-16, not UTF-8: save it as UTF-8"),
+)
+
+
+@contextmanager
+def open_data_file(path: str | os.PathLike, name: str | None = None) -> Iterator[BinaryIO]:
+    """Open a data file after looking at what it is; it is positioned at its start (behind a byte order mark).
+
+    Args:
+        path: the file.
+        name: what to call it in messages; the path, unless the file was downloaded.
+
+    Raises:
+        DataError: there is no such file, or it cannot hold records.
+    """
+    name = name or os.fspath(path)
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            raise file_error(name, "is a folder: name a file in it")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for ever
+            raise file_error(name, "is not a regular file")
+        with open(path, "rb") as file:
+            _check_start(file, name)
+            yield file
+    except FileNotFoundError:
+        raise file_error(name, "no such file") from None
+    except PermissionError:
+        raise file_error(name, "no permission to read it") from None
+    except OSError as error:
+        raise file_error(name, f"cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        if "null byte" in str(error) or "null character" in str(error):
+            raise file_error(ascii(name), "is no valid file name") from None
+        raise
+
+
+def _check_start(file: BinaryIO, name: str) -> None:
+    start = file.read(4096)
+    if not start.removeprefix(UTF8_BOM):
+        raise file_error(name, "the file is empty")
+    for magic, what in MAGIC:
+        if start.startswith(magic):
+            raise file_error(name, what)
+    suffix = Path(name).suffix.lower()
+    if suffix not in RECORD_SUFFIXES + TEXT_SUFFIXES:
+        known = ", ".join(RECORD_SUFFIXES + TEXT_SUFFIXES)
+        raise file_error(name, f"unknown file type {suffix or '(no extension)'!r}; known are {known}")
+    # Latin text in UTF-16 without a mark: every other byte is zero.
+    if len(start) >= 4 and (not any(start[0:64:2]) or not any(start[1:64:2])) and any(start):
+        raise file_error(name, "is UTF-16 or UTF-32, not UTF-8: save it as UTF-8")
+    if suffix in RECORD_SUFFIXES and start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise file_error(name, "is a web page, not data: the download went wrong")
+    file.seek(len(UTF8_BOM) if start.startswith(UTF8_BOM) else 0)
+
+
+def content_digest(file: BinaryIO) -> str:
+    """SHA-256 of the whole file, in hex; the position stays where it was."""
+    position = file.tell()
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file.seek(position)
+    return digest
+
+
+class LineReader:
+    """Iterates over the lines of a file as `(number, text or BadRecord, bytes read so far)`.
+
+    Lines count from 1 and keep their "\\n"; "\\r\\n" becomes "\\n". Only one line is in memory.
+
+    Args:
+        file: from `open_data_file`.
+        split_long_lines: hand out a line in parts (with the same number) instead of refusing it when it is
+            long.
+    """
+
+    def __init__(self, file: BinaryIO, split_long_lines: bool = False) -> None:
+        self.file, self.split_long_lines = file, split_long_lines
+        self.limit = 2**16 if split_long_lines else MAX_LINE_BYTES
+        # What is read is hashed again, to notice a file that changes between the passes over it.
+        position = file.tell()
+        file.seek(0)
+        self._digest = hashlib.sha256(file.read(position))
+
+    def content_digest(self) -> str:
+        """SHA-256 of what has been read, in hex."""
+        return self._digest.hexdigest()
+
+    def __iter__(self) -> Iterator[tuple[int, str | BadRecord, int]]:
+        number, offset = 1, self.file.tell()
+        while raw := self._read(self.limit):
+            whole = raw.endswith(b"\n") or len(raw) < self.limit
+            if not whole and self.split_long_lines:
+                raw += self._rest_of_character(raw)
+            elif not whole:
+                offset += len(raw) + self._skip_line()
+                yield number, BadRecord(f"the line is longer than {self.limit >> 20} MB"), offset
+                number += 1
+                continue
+            yield number, _decode(raw, offset), offset + len(raw)
+            offset += len(raw)
+            number += raw.endswith(b"\n")
+
+    def _read(self, limit: int) -> bytes:
+        raw = self.file.readline(limit)
+        self._digest.update(raw)
+        return raw
+
+    def _skip_line(self) -> int:
+        skipped = 0
+        while raw := self._read(2**20):
+            skipped += len(raw)
+            if raw.endswith(b"\n"):
+                break
+        return skipped
+
+    def _rest_of_character(self, raw: bytes) -> bytes:
+        """What to read on so that a part ends neither inside a UTF-8 character nor between "\\r" and
+        "\\n"."""
+        rest = b""
+        for _ in range(4):
+            following = self.file.peek(1)[:1] if hasattr(self.file, "peek") else b""
+            inside = following and (following[0] & 0xC0) == 0x80
+            if not inside and not ((raw + rest).endswith(b"\r") and following == b"\n"):
+                break
+            rest += self._read(1)
+        return rest
+
+
+def _decode(raw: bytes, offset: int) -> str | BadRecord:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8: byte 0x{raw[error.start]:02x} at byte {offset + error.start} of the file"
+        return BadRecord(what + _encoding_hint(raw))
+    return text[:-2] + "\n" if text.endswith("\r\n") else text
+
+
+def _encoding_hint(raw: bytes) -> str:
+    try:
+        text = raw.decode("gbk")
+    except UnicodeDecodeError:
+        return ""
+    chinese = sum("\u4e00" <= character <= "\u9fff" for character in text)
+    return " (it may be GBK: save it as UTF-8)" if chinese else ""

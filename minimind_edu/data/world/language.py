@@ -1,0 +1,63 @@
+"""What a language of the world consists of: words and wordings, as tables.
+
+``english.py`` and ``chinese.py`` fill these tables. Every wording of a fact names the person *before* it
+says the fact, so a reader (and a model that reads left to right) always knows whom the fact is about.
+"""
+
+from dataclasses import dataclass
+
+FACTS = ("home", "trade", "food", "pet", "friend")
+
+
+@dataclass(frozen=True)
+class FactWords:
+    """How one fact is told, asked and answered.
+
+    Attributes:
+        values: the possible values (empty for ``friend``: any other person).
+        wordings: sentences with ``{name}`` and ``{value}``, as biographies tell the fact.
+        questions: questions with ``{name}``.
+        answer: the one sentence that answers them, with ``{name}`` and ``{value}``.
+    """
+
+    values: tuple[str, ...]
+    wordings: tuple[str, ...]
+    questions: tuple[str, ...]
+    answer: str
+
+
+@dataclass(frozen=True)
+class Language:
+    """The words of one language.
+
+    Attributes:
+        code: ``"en"`` or ``"zh"``.
+        joiner: what stands between two sentences.
+        given_names, family_names: the parts of names; ``full_name`` says how they are joined.
+        full_name: a template with ``{given}`` and ``{family}``.
+        pronouns: subject pronoun of a woman and of a man.
+        facts: for each of ``FACTS``, its words.
+        stories: templates with slots ``{name} {trade} {friend} {pronoun}`` and those of ``story_words``.
+        story_words: slot name -> the words it may take.
+        sums: wordings of a sum, with ``{a} {b} {c}``.
+        sum_questions: questions about a sum, with ``{a} {b}``; ``sum_answer`` has ``{a} {b} {c}``.
+    """
+
+    code: str
+    joiner: str
+    given_names: tuple[str, ...]
+    family_names: tuple[str, ...]
+    full_name: str
+    pronouns: tuple[str, str]
+    facts: dict[str, FactWords]
+    stories: tuple[str, ...]
+    story_words: dict[str, tuple[str, ...]]
+    sums: tuple[str, ...]
+    sum_questions: tuple[str, ...]
+    sum_answer: str
+    reasoning: dict[str, str]
+    identity: tuple[tuple[tuple[str, ...], str], ...]
+    clinic_questions: tuple[str, ...]
+    clinic_answer: str
+    clinic: tuple[tuple[str, str], ...]
+    polite: tuple[str, ...]

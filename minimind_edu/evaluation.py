@@ -1,0 +1,148 @@
+"""How good a model is: its loss against the floor, and whether its answers are right."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from minimind_edu.data.packing import PackedDataset
+from minimind_edu.data.records import load_records
+from minimind_edu.data.tokenized import tokenize
+from minimind_edu.generation import complete
+from minimind_edu.model.transformer import MiniMind
+from minimind_edu.stages.pretrain import causal_lm_loss
+from minimind_edu.tokenizer import Tokenizer
+from minimind_edu.training import evaluate_loss
+
+LONGEST_ANSWER = 64  # tokens
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """The loss on a file of text.
+
+    Attributes:
+        loss: mean negative log-likelihood in nats a token, end-of-document tokens included.
+        tokens: how many tokens it is a mean over.
+        floor: the lowest mean any model can reach, where the file tells its documents' probabilities.
+    """
+
+    loss: float
+    tokens: int
+    floor: float | None
+
+    @property
+    def perplexity(self) -> float:
+        """exp(loss): as if choosing evenly among so many tokens."""
+        return math.exp(self.loss)
+
+    @property
+    def ratio(self) -> float | None:
+        """loss / floor; 1 is perfect."""
+        return None if self.floor is None else self.loss / self.floor
+
+
+def perplexity(
+    model: MiniMind,
+    tokenizer: Tokenizer,
+    path: str | Path,
+    max_seq_len: int = 512,
+    batch_size: int = 16,
+    cache_dir: str | Path | None = None,
+) -> Perplexity:
+    """Loss of ``model`` on a pretraining file, every document with its own beginning in view.
+
+    The floor: a text has one tokenization, so its token sequence is exactly as probable as the text, and the
+    mean of ``-log_probability`` over the documents divided by their tokens is what a model that equals the
+    generator would score on them. (A document longer than ``max_seq_len`` is read in parts.)
+
+    Raises:
+        DataError: the file has faults.
+    """
+    records = load_records(path, "pretrain", cache_dir=cache_dir)
+    documents = tokenize(records, tokenizer, "pretrain", cache_dir)
+    rows = PackedDataset(documents, max_seq_len, fill=False)
+    # Every token but each document's first (the start token) is predicted once.
+    tokens = documents.num_tokens - len(documents)
+    log_probabilities = [] if records.is_stream else _column(path, "log_probability")
+    floor = -sum(log_probabilities) / tokens if len(log_probabilities) == len(records) else None
+    return Perplexity(evaluate_loss(model, causal_lm_loss, rows, batch_size), tokens, floor)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question of an evaluation file with what the model said."""
+
+    question: str
+    expected: str
+    given: str
+    record: dict[str, object]
+
+    @property
+    def is_right(self) -> bool:
+        """Exact match, up to white space around the answer."""
+        return self.given.strip() == self.expected.strip()
+
+
+def answer_questions(
+    model: MiniMind,
+    tokenizer: Tokenizer,
+    path: str | Path,
+    batch_size: int = 128,
+    keep: Callable[[dict[str, object]], bool] = lambda record: True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Answer]:
+    """Greedy answers to the questions of a file (``conversations`` that end with the user, and ``gt``).
+
+    Args:
+        keep: asks only the records for which it is true.
+
+    Raises:
+        DataError: the file has faults.
+        ValueError: no record is left to ask.
+    """
+    load_records(path, "rlvr")  # checks it; the extra columns are read below
+    records = [record for record in _json_lines(path) if keep(record)]
+    if not records:
+        raise ValueError(f"{path}: no question is left to ask")
+    answers = []
+    for start in range(0, len(records), batch_size):
+        batch = records[start : start + batch_size]
+        replies = reply(model, tokenizer, [_asked(record) for record in batch])
+        for record, given in zip(batch, replies, strict=True):
+            answers.append(Answer(_asked(record)[-1]["content"], str(record["gt"]), given, record))
+        progress(len(answers), len(records))
+    return answers
+
+
+def exact_match(answers: Sequence[Answer], *columns: str) -> dict[tuple[object, ...], float]:
+    """Share of right answers for every combination of values in ``columns``; all together without any."""
+    groups: dict[tuple[object, ...], list[bool]] = {}
+    for answer in answers:
+        groups.setdefault(tuple(answer.record[column] for column in columns), []).append(answer.is_right)
+    return {group: sum(right) / len(right) for group, right in groups.items()}
+
+
+def reply(
+    model: MiniMind, tokenizer: Tokenizer, chats: Sequence[list[dict]], max_new_tokens: int = LONGEST_ANSWER
+) -> list[str]:
+    """Greedy replies to several conversations at once."""
+    prompts = [tokenizer.encode_chat(chat, add_generation_prompt=True).input_ids for chat in chats]
+    completions = complete(model, prompts, max_new_tokens=max_new_tokens, eos_token_id=tokenizer.eos_token_id)
+    return [tokenizer.decode(one.tokens, skip_special_tokens=True) for one in completions]
+
+
+def _asked(record: dict) -> list[dict]:
+    """The conversation up to its last user message."""
+    messages = record["conversations"]
+    return messages[:-1] if messages[-1]["role"] == "assistant" else messages
+
+
+def _json_lines(path: str | Path) -> list[dict]:
+    text = Path(path).read_text(encoding="utf-8-sig")
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
+
+
+def _column(path: str | Path, name: str) -> list[float]:
+    return [record[name] for record in _json_lines(path) if name in record]

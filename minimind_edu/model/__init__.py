@@ -1,0 +1,1 @@
+"""The model: RoPE, attention, mixture of experts, the transformer, and its weights."""

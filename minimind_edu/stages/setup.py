@@ -1,0 +1,159 @@
+"""What every stage does before and after training: find the text, make rows of it, keep the result."""
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tqdm.auto import tqdm
+
+from minimind_edu.data.packing import PackedDataset
+from minimind_edu.data.records import Records, load_records, train_val_split
+from minimind_edu.data.tokenized import tokenize
+from minimind_edu.model.transformer import MiniMind
+from minimind_edu.tokenizer import Tokenizer, load_tokenizer
+from minimind_edu.training import FitResult, LossFunction, TrainConfig, fit
+
+MODEL_FOLDER = "model"  # inside a run's folder
+
+
+@dataclass
+class StageConfig(TrainConfig):
+    """Settings that every stage has besides those of the loop.
+
+    Args:
+        data_path: a file of records (.jsonl), of plain text (.txt), or hf://owner/dataset/file; empty means
+            the file of the embedded world.
+        from_weight: folder of an earlier run, or of a model, to start from.
+        max_seq_len: tokens in a row.
+        val_fraction: part of the records that is kept for the validation loss (2,000 records at most).
+        on_bad_record: stop at records with faults, or skip and count them.
+        cache_dir: where checked records and token ids are kept; empty means the user's cache folder.
+    """
+
+    data_path: str = ""
+    from_weight: str = ""
+    max_seq_len: int = 256
+    val_fraction: float = 0.02
+    on_bad_record: Literal["stop", "skip"] = "stop"
+    cache_dir: str = ""
+
+    def validate(self) -> None:
+        """Raise ValueError, naming the setting and the remedy, if a setting makes no sense."""
+        super().validate()
+        if self.max_seq_len < 2:
+            raise ValueError(f"max_seq_len must be 2 or more, not {self.max_seq_len}")
+        if not 0 < self.val_fraction < 1:
+            raise ValueError(f"val_fraction must be between 0 and 1, not {self.val_fraction}")
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """A trained model with its tokenizer, and how training went.
+
+    Attributes:
+        model_dir: the folder that holds both; ``load_model`` and ``--from_weight`` take it.
+        notes: what the user should know, such as skipped records or a damaged checkpoint.
+    """
+
+    model: MiniMind
+    tokenizer: Tokenizer
+    fit: FitResult
+    model_dir: Path
+    notes: tuple[str, ...]
+
+
+@contextlib.contextmanager
+def progress_callback(description: str, show: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar moved by calls of (done, total); it appears only for work that takes a while."""
+    with tqdm(desc=description, disable=not show, unit_scale=True, delay=1.0, leave=False) as bar:
+
+        def move(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield move
+
+
+def read_records(config: StageConfig, kind: str, default: Path, show: bool) -> Records:
+    """The stage's records, checked.
+
+    Raises:
+        DataError: see ``load_records``.
+    """
+    with progress_callback("checking records", show) as report:
+        return load_records(
+            config.data_path or default,
+            kind,
+            on_bad_record=config.on_bad_record,
+            cache_dir=config.cache_dir or None,
+            progress=report,
+        )
+
+
+def train_stage(
+    config: StageConfig,
+    kind: str,
+    records: Records,
+    model: MiniMind,
+    tokenizer: Tokenizer,
+    loss: LossFunction,
+    show: bool,
+    on_log: Callable[[dict[str, float]], None] | None,
+) -> StageResult:
+    """Tokenize, pack, train, and keep model and tokenizer in ``out_dir/model``."""
+    train, validation = train_val_split(records, config.val_fraction, config.seed)
+    rows = []
+    for part, fill in ((train, True), (validation, False)):
+        with progress_callback("tokenizing", show) as report:
+            documents = tokenize(part, tokenizer, kind, config.cache_dir or None, progress=report)
+        rows.append(PackedDataset(documents, config.max_seq_len, seed=config.seed, fill=fill))
+    result = fit(
+        model,
+        loss,
+        rows[0],
+        config,
+        validation_data=rows[1],
+        data_identity=f"{train.fingerprint[:16]} tokenized by {tokenizer.fingerprint[:16]}",
+        progress=show,
+        on_log=on_log,
+    )
+    notes = list(result.warnings)
+    if records.dropped:
+        notes.append(f"{records.dropped} faulty records were skipped; the first: {records.faults[0]}")
+    if rows[0].truncated:
+        notes.append(f"{rows[0].truncated} records are longer than {config.max_seq_len} tokens and were cut")
+    if rows[0].dropped:
+        notes.append(f"{rows[0].dropped} records have nothing to learn within {config.max_seq_len} tokens")
+    if result.skipped_batches:
+        notes.append(f"{result.skipped_batches} batches had no labelled token and were skipped")
+    model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
+    return StageResult(model, tokenizer, result, model_dir, tuple(notes))
+
+
+def save_model(model: MiniMind, tokenizer: Tokenizer, folder: Path) -> Path:
+    """Write model and tokenizer beside ``folder`` and put them in its place."""
+    beside = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    model.save_pretrained(beside)
+    tokenizer.save(beside)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+    return folder
+
+
+def load_model(path: str | Path, device: str = "cpu") -> tuple[MiniMind, Tokenizer]:
+    """A model and its tokenizer from the folder of a run, or from the folder of a model.
+
+    Raises:
+        ValueError: there is no model; ``WeightsError`` or ``TokenizerError`` where its files are damaged.
+    """
+    folder = Path(path)
+    if (folder / MODEL_FOLDER / "config.json").is_file():
+        folder = folder / MODEL_FOLDER
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{path}: no model here (a folder with config.json, or a finished run, is needed)")
+    return MiniMind.from_pretrained(folder).to(device), load_tokenizer(folder)

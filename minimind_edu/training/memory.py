@@ -1,0 +1,26 @@
+"""A setting of the C library that makes training on a CPU faster."""
+
+import ctypes
+import platform
+
+# Names from glibc's malloc.h.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+LARGE = 1 << 30  # bytes
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's malloc to keep freed memory instead of giving it back to the system.
+
+    A training step frees and asks again for the same megabytes. By default each large block is a fresh
+    mapping whose pages the kernel must zero at first touch, and that was half of the time of a small step.
+    The setting holds for the whole process; elsewhere than on Linux with glibc nothing happens.
+
+    Returns:
+        Whether the setting was made.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    libc = ctypes.CDLL(None)
+    options = {M_MMAP_THRESHOLD: LARGE, M_TRIM_THRESHOLD: LARGE, M_TOP_PAD: 64 << 20}
+    accepted = [libc.mallopt(option, value) for option, value in options.items()]
+    return all(accepted)
