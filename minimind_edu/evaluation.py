@@ -2,11 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from minimind_edu.data.packing import PackedDataset
+from minimind_edu.data.published import SCHEME, download
 from minimind_edu.data.records import load_records
 from minimind_edu.data.tokenized import tokenize
 from minimind_edu.generation import complete
@@ -92,6 +94,7 @@ def answer_questions(
     batch_size: int = 128,
     keep: Callable[[dict[str, object]], bool] = lambda record: True,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    cache_dir: str | Path | None = None,
 ) -> list[Answer]:
     """Greedy answers to the questions of a file (``conversations`` that end with the user, and ``gt``).
 
@@ -102,7 +105,7 @@ def answer_questions(
         DataError: the file has faults.
         ValueError: no record is left to ask.
     """
-    load_records(path, "rlvr")  # checks it; the extra columns are read below
+    load_records(path, "rlvr", cache_dir=cache_dir)  # checks it; the extra columns are read below
     records = [record for record in _json_lines(path) if keep(record)]
     if not records:
         raise ValueError(f"{path}: no question is left to ask")
@@ -117,7 +120,11 @@ def answer_questions(
 
 
 def exact_match(answers: Sequence[Answer], *columns: str) -> dict[tuple[object, ...], float]:
-    """Share of right answers for every combination of values in ``columns``; all together without any."""
+    """Share of right answers for every combination of values in ``columns``; all together without any.
+
+    Raises:
+        KeyError: a record has no such column.
+    """
     groups: dict[tuple[object, ...], list[bool]] = {}
     for answer in answers:
         groups.setdefault(tuple(answer.record[column] for column in columns), []).append(answer.is_right)
@@ -139,9 +146,14 @@ def _asked(record: dict) -> list[dict]:
     return messages[:-1] if messages[-1]["role"] == "assistant" else messages
 
 
-def _json_lines(path: str | Path) -> list[dict]:
-    text = Path(path).read_text(encoding="utf-8-sig")
-    return [json.loads(line) for line in text.split("\n") if line.strip()]
+def _json_lines(path: str | Path) -> Iterator[dict]:
+    """The records of a checked file with all their columns, one at a time."""
+    name = os.fspath(path)
+    local = download(name) if name.startswith(SCHEME) else name
+    with open(local, encoding="utf-8-sig", newline="\n") as file:
+        for line in file:
+            if line.strip():
+                yield json.loads(line)
 
 
 def _column(path: str | Path, name: str) -> list[float]:

@@ -4,6 +4,7 @@ Speeds on a shared machine differ from minute to minute, so contestants take tur
 process of its own that waits while the others work, and what is compared are the ratios within a round.
 """
 
+import itertools
 import multiprocessing
 import statistics
 import tempfile
@@ -105,8 +106,11 @@ def bench(config: BenchConfig, report: Callable[[str], None] = lambda line: None
     how libraries commonly batch documents; and padded rows in float32, their default.
 
     Raises:
-        ValueError: an unknown preset, or transformers is asked for and not installed.
+        ValueError: an unknown preset, a number below 1, or transformers is asked for and not installed.
     """
+    for name in ("batch_size", "steps", "rounds"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be 1 or more, not {getattr(config, name)}")
     contestants = [Contestant(OURS, True, config.dtype)]
     if config.vs == "transformers":
         contestants += [
@@ -202,10 +206,10 @@ def _prepare(
         size = config.batch_size
         if not contestant.packed:
             size = max(1, round(size * config.max_seq_len / float(documents.lengths.mean())))
+        endless = itertools.cycle(range(len(rows)))
         while True:
-            for start in range(0, len(rows) - size + 1, size):
-                numbers = list(range(start, start + size))
-                yield numbers, collate([rows[n] for n in numbers], trim_padding=not contestant.packed)
+            numbers = list(itertools.islice(endless, size))
+            yield numbers, collate([rows[n] for n in numbers], trim_padding=not contestant.packed)
 
     return run, batches()
 

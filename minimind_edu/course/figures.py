@@ -18,8 +18,13 @@ def loss_curve(
         metrics: lines of a ``metrics.jsonl``.
         floor: entropy of the data in nats a token.
         held_out: loss on held-out documents after the last step.
+
+    Raises:
+        ValueError: no line has a loss.
     """
     points = [(line["step"], line["loss"]) for line in metrics if "loss" in line]
+    if not points:
+        raise ValueError("there is no training loss to draw: none of the metrics has a 'loss'")
     figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.plot(*zip(*points, strict=True), color=BLUE, label="training loss")

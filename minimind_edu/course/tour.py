@@ -3,12 +3,13 @@
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from minimind_edu.course.figures import loss_curve, save_figure
+from minimind_edu.course.results import environment
 from minimind_edu.data.world import SmallWorld
 from minimind_edu.data.world.files import DEFAULT_DOCUMENTS, build_files
 from minimind_edu.evaluation import Answer, answer_questions, exact_match, perplexity
@@ -40,12 +41,23 @@ class TourConfig:
     documents: int = DEFAULT_DOCUMENTS
     from_resume: int = 0
 
+    def command(self) -> str:
+        """The command line that does the same, wherever it writes to."""
+        options = [
+            f"--{field.name} {getattr(self, field.name)}"
+            for field in fields(self)
+            if field.name not in ("out_dir", "from_resume")
+            and (field.name == "seed" or getattr(self, field.name) != field.default)
+        ]
+        return " ".join(["minimind-edu tour", *options])
+
 
 @dataclass(frozen=True)
 class TourReport:
     """What the tour measured.
 
     Attributes:
+        seed, command: how to measure it again.
         loss: on held-out documents, nats a token, after pretraining; ``floor``: their entropy.
         tokens: labelled tokens trained on, by stage; ``seconds``: wall time, by stage.
         exact_match: by language, for people SFT taught about and for those it did not.
@@ -53,6 +65,8 @@ class TourReport:
         figure: the loss curve.
     """
 
+    seed: int
+    command: str
     parameters: int
     loss: float
     floor: float
@@ -123,10 +137,16 @@ def tour(config: TourConfig, progress: bool = True) -> TourReport:
     started = time.perf_counter()
     with progress_callback("asking", progress) as report:
         answers = answer_questions(
-            chat.model, chat.tokenizer, out / "data" / "eval_facts.jsonl", progress=report
+            chat.model,
+            chat.tokenizer,
+            out / "data" / "eval_facts.jsonl",
+            progress=report,
+            cache_dir=out / "cache",
         )
     seconds["asking"] = time.perf_counter() - started
     report = TourReport(
+        seed=config.seed,
+        command=config.command(),
         parameters=base.model.num_parameters(),
         loss=held_out.loss,
         floor=held_out.floor,
@@ -180,7 +200,7 @@ def _five(answers: list[Answer]) -> Iterator[Answer]:
 
 
 def _save(report: TourReport, path: Path) -> None:
-    numbers = asdict(report) | {"figure": report.figure.name}
+    numbers = asdict(report) | {"figure": report.figure.name, "environment": environment()}
     path.write_text(json.dumps(numbers, ensure_ascii=False, indent=1), encoding="utf-8")
 
 

@@ -58,7 +58,8 @@ class PretrainConfig(StageConfig):
     out_dir: str = "out/pretrain"
     optimizer: Literal["adamw", "muon"] = "muon"
     learning_rate: float = 1e-2
-    epochs: int = 3
+    min_lr_ratio: float = 0.0
+    epochs: int = 4
     batch_size: int = 16
 
     def model_config(self, vocab_size: int) -> ModelConfig:
@@ -101,8 +102,10 @@ def causal_lm_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Mappin
     loss = total / max(tokens, 1)
     numbers: dict[str, object] = {"tokens": tokens}
     if model.config.use_moe:
-        numbers |= {"cross_entropy": loss, "aux_loss": aux_loss}
-        loss = loss + aux_loss
+        numbers["aux_loss"] = aux_loss
+        if model.training:  # a validation loss is cross-entropy only, comparable with a dense model's
+            numbers["cross_entropy"] = loss
+            loss = loss + aux_loss
     return loss, numbers
 
 

@@ -116,7 +116,10 @@ def train_stage(
         rows[0],
         config,
         validation_data=rows[1],
-        data_identity=f"{train.fingerprint[:16]} tokenized by {tokenizer.fingerprint[:16]}",
+        data_identity=(
+            f"{train.fingerprint[:16]} tokenized by {tokenizer.fingerprint[:16]} "
+            f"in rows of max_seq_len {config.max_seq_len}"
+        ),
         progress=show,
         on_log=on_log,
     )

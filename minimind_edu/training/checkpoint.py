@@ -21,6 +21,7 @@ from torch import nn
 from minimind_edu.training.optim import OptimizerSet
 
 MANIFEST = "manifest.json"
+CONTENTS = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "trainer.json")
 
 
 @dataclass(frozen=True)
@@ -65,32 +66,37 @@ def save_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{position.step:08d}"
     beside = folder / f".{final.name}.{os.getpid()}.tmp"
-    shutil.rmtree(beside, ignore_errors=True)
+    for leftover in folder.glob(".step-*.tmp"):  # from a run that was killed while it wrote
+        shutil.rmtree(leftover, ignore_errors=True)
     beside.mkdir()
-    # A tied head is one tensor with two names; safetensors wants each tensor once.
-    save_file(_unshared(model.state_dict()), beside / "model.safetensors")
-    save_file(_unshared(optimizers.state_tensors()), beside / "optimizer.safetensors")
-    save_file(_random_state_tensors(), beside / "random.safetensors")
     trainer = {
         "position": vars(position),
         "identity": identity,
         "python_random": _python_random_state(),
         "scaler": scaler.state_dict(),
     }
-    (beside / "trainer.json").write_text(json.dumps(trainer, indent=1), encoding="utf-8")
-    manifest = {path.name: _describe(path) for path in sorted(beside.iterdir())}
-    (beside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for path in beside.iterdir():
-        _flush_to_disk(path)
-    _flush_to_disk(beside)
-    if final.exists():  # a damaged one of the same step, from before a resume
-        shutil.rmtree(final)
-    os.rename(beside, final)
+    try:
+        # A tied head is one tensor with two names; safetensors wants each tensor once.
+        save_file(_unshared(model.state_dict()), beside / "model.safetensors")
+        save_file(_unshared(optimizers.state_tensors()), beside / "optimizer.safetensors")
+        save_file(_random_state_tensors(), beside / "random.safetensors")
+        (beside / "trainer.json").write_text(json.dumps(trainer, indent=1), encoding="utf-8")
+        manifest = {name: _describe(beside / name) for name in CONTENTS}
+        (beside / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for path in beside.iterdir():
+            _flush_to_disk(path)
+        _flush_to_disk(beside)
+        if final.exists():  # a damaged one of the same step, from before a resume
+            shutil.rmtree(final)
+        os.rename(beside, final)
+    except BaseException:  # on a full disk half a checkpoint would only take more room
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
     _flush_to_disk(folder)
-    for old in checkpoints(folder)[keep:]:
+    # Later ones are damaged, or the run would have gone on from them; they must not count as the newest.
+    later = [path for path in checkpoints(folder) if path.name > final.name]
+    for old in later + checkpoints(folder)[len(later) :][keep:]:
         shutil.rmtree(old)
-    for leftover in folder.glob(".step-*.tmp"):  # from a run that was killed while it wrote
-        shutil.rmtree(leftover, ignore_errors=True)
     return final
 
 
@@ -103,10 +109,12 @@ def damage(checkpoint: Path) -> str | None:
     """What is wrong with a checkpoint on disk, or None where it is whole."""
     try:
         manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-        for name, expected in manifest.items():
-            if _describe(checkpoint / name) != expected:
+        for name in CONTENTS:
+            if _describe(checkpoint / name) != manifest[name]:
                 return f"{name} is not what was written"
-    except (OSError, ValueError, AttributeError) as error:
+    except KeyError as error:
+        return f"{MANIFEST} does not list {error}"
+    except (OSError, ValueError, TypeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
 

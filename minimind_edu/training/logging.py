@@ -1,6 +1,7 @@
 """Where a run's numbers go: ``metrics.jsonl`` always, and one of the usual dashboards if asked."""
 
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,9 +23,11 @@ class MetricsLog:
     def __init__(self, config: TrainConfig, resume_step: int) -> None:
         self.path = Path(config.out_dir) / "metrics.jsonl"
         kept = [line for line in self.read() if line["step"] <= resume_step] if resume_step else []
-        self._file = self.path.open("w", encoding="utf-8")
-        for line in kept:
-            self._write_line(line)
+        # Written beside and renamed, so that a kill at this moment loses no line.
+        beside = self.path.with_name(".metrics.jsonl.tmp")
+        beside.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        os.replace(beside, self.path)
+        self._file = self.path.open("a", encoding="utf-8")
         self._dashboard = _open_dashboard("wandb" if config.use_wandb else config.logger, config)
 
     def read(self) -> list[dict[str, float]]:
@@ -34,14 +37,11 @@ class MetricsLog:
     def write(self, step: int, **numbers: float) -> dict[str, float]:
         """Add one line and return it."""
         line = {"step": step, **numbers}
-        self._write_line(line)
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
         if self._dashboard is not None:
             self._dashboard(line)
         return line
-
-    def _write_line(self, line: dict[str, float]) -> None:
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from minimind_edu.config import ModelConfig
 from minimind_edu.training.checkpoint import (
     Position,
     load_checkpoint,
@@ -141,8 +142,11 @@ class Run:
             "num_workers", "from_resume", "overwrite", "use_wandb", "logger",
         }  # fmt: skip
         names = [field.name for field in dataclasses.fields(TrainConfig) if field.name not in free]
+        # Not all of a model's settings show in its tensors: dropout, for one, or the angles of RoPE.
+        shape = getattr(self.model, "config", None)
         return {
             **{name: getattr(self.config, name) for name in names},
+            **(shape.to_dict() if isinstance(shape, ModelConfig) else {}),
             "dtype": str(self.precision.dtype).removeprefix("torch."),
             "data": data_identity,
             "rows": len(self.train_data),

@@ -136,6 +136,8 @@ def _parse_in_order(parts: tuple[Node, ...], text: str, start: int) -> Iterator[
 def _parse_shuffled(
     parts: tuple[Node, ...], joiner: str, text: str, start: int
 ) -> Iterator[tuple[int, float]]:
+    if not parts:
+        yield start, 0.0
     for index, part in enumerate(parts):
         left = parts[:index] + parts[index + 1 :]
         for middle, logp in _parse(part, text, start):
