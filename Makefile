@@ -42,8 +42,8 @@ $(VENV)/.installed-%: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed and was not found"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	# torch first: its pinned version decides what everything else may bring along
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".$(EXTRAS)"
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/pip install --disable-pip-version-check --constraint constraints.txt --editable ".$(EXTRAS)"
 	touch $@
 
 clean:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import re
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -73,8 +75,14 @@ def _options(config: type) -> ArgumentParser:
     flags = [field.name for field in dataclasses.fields(config) if field.type is bool]
     parser.add_class_arguments(config, as_group=False, skip=set(flags))
     for flag in flags:
-        parser.add_argument(f"--{flag}", action="store_true")
+        parser.add_argument(f"--{flag}", action="store_true", help=_explanation(config, flag))
     return parser
+
+
+def _explanation(config: type, field: str) -> str:
+    """What the docstring of a dataclass, or of one it extends, says about a field."""
+    texts = (re.search(rf"^ +{field}: (.*)", parent.__doc__ or "", re.M) for parent in config.__mro__)
+    return next((text[1] for text in texts if text), "")
 
 
 def _message(error: Exception) -> str:
@@ -98,7 +106,7 @@ def _resume_command(words: list[str]) -> str:
         if not skip and not word.startswith(("--from_resume", "--overwrite")):
             kept.append(word)
         skip = word in ("--from_resume", "--overwrite")
-    return " ".join([*kept, "--from_resume 1"])
+    return shlex.join([*kept, "--from_resume", "1"])
 
 
 def _complain(message: str) -> None:

@@ -175,8 +175,8 @@ def run_sft(config: SFTConfig) -> None:
 
 
 def run_generate(config: GenerateConfig) -> None:
-    prompt = config.prompt or sys.stdin.read()
     model, tokenizer = load_model(config.from_weight, str(resolve_device(config.device)))
+    prompt = config.prompt or sys.stdin.read()
     if config.chat:
         chat = [{"role": "user", "content": prompt}]
         ids = tokenizer.encode_chat(chat, add_generation_prompt=True).input_ids

@@ -103,8 +103,10 @@ def answer_questions(
 
     Raises:
         DataError: the file has faults.
-        ValueError: no record is left to ask.
+        ValueError: no record is left to ask, or a batch size below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     load_records(path, "rlvr", cache_dir=cache_dir)  # checks it; the extra columns are read below
     records = [record for record in _json_lines(path) if keep(record)]
     if not records:

@@ -25,11 +25,6 @@ CHATS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINIMIND_EDU_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     texts = [document.text for document in SmallWorld(6).documents(300)]
@@ -258,3 +253,13 @@ def test_exact_match_groups_by_columns():
 )
 def test_an_answer_is_right_up_to_surrounding_white_space(given, right):
     assert Answer("?", "a b", given, {}).is_right is right
+
+
+def test_a_published_file_is_fetched_once_more_for_its_other_columns(
+    parrot, tokenizer, tmp_path, monkeypatch
+):
+    path = question_file(tmp_path)
+    for module in ("data.records", "evaluation"):
+        monkeypatch.setattr(f"minimind_edu.{module}.download", lambda url: str(path))
+    answers = answer_questions(parrot, tokenizer, "hf://owner/name/questions.jsonl")
+    assert [answer.record["number"] for answer in answers] == [0, 1, 2]

@@ -62,9 +62,9 @@ def table(records: list[dict]) -> str:
     lines += [
         "",
         f"Measured on {where['date']} with {where['threads']} threads of {where['cpu']}, "
-        f"Python {where['python']}, torch {where['torch']}, by `{records[0]['command']}` and likewise for each "
-        "seed. Loss and floor are in nats a token, on held-out documents; a person's questions were either all "
-        "in the fine-tuning data (taught) or none of them.",
+        f"Python {where['python']}, torch {where['torch']}, by `{records[0]['command']}` and so for each "
+        "seed. Loss and floor are in nats a token, on held-out documents; questions about a person were all "
+        "in the fine-tuning data (taught) or none of them was.",
     ]
     return "\n".join(lines)
 
@@ -73,8 +73,10 @@ def with_results(readme: str, records: list[dict]) -> str:
     """The README with the table between its two markers.
 
     Raises:
-        ValueError: a marker is missing.
+        ValueError: a marker is missing, or there is no record.
     """
+    if not records:
+        raise ValueError("there are no records to show: copy a tour's report.json to records/")
     before, _, rest = readme.partition(BEGIN)
     _, found, after = rest.partition(END)
     if not found:

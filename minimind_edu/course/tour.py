@@ -83,6 +83,8 @@ def tour(config: TourConfig, progress: bool = True) -> TourReport:
     Raises:
         ValueError: a setting makes no sense; other errors as of ``pretrain`` and ``sft``.
     """
+    if config.from_resume not in (0, 1):
+        raise ValueError(f"from_resume must be 0 or 1, not {config.from_resume}")
     out, seconds = Path(config.out_dir), {}
     shared = {
         "seed": config.seed,
@@ -107,7 +109,8 @@ def tour(config: TourConfig, progress: bool = True) -> TourReport:
         ),
         progress,
     )
-    seconds["pretraining"] = time.perf_counter() - started
+    # A tour that went on after a stop counts the earlier sittings too.
+    seconds["pretraining"] = max(time.perf_counter() - started, base.fit.seconds)
     held_out = perplexity(
         base.model, base.tokenizer, out / "data" / "eval_pretrain.jsonl", cache_dir=out / "cache"
     )
@@ -131,7 +134,7 @@ def tour(config: TourConfig, progress: bool = True) -> TourReport:
         ),
         progress,
     )
-    seconds["fine-tuning"] = time.perf_counter() - started
+    seconds["fine-tuning"] = max(time.perf_counter() - started, chat.fit.seconds)
 
     _say(progress, "4. Questions: about the people it was taught to answer about, and about the others")
     started = time.perf_counter()

@@ -35,6 +35,7 @@ class Pieces:
         return len(self.length)
 
     def take(self, index: np.ndarray) -> "Pieces":
+        """The pieces at `index` (n,), in that order."""
         return Pieces(self.document[index], self.start[index], self.length[index])
 
 

@@ -15,7 +15,6 @@ from torch import nn
 from minimind_edu.config import ModelConfig
 from minimind_edu.data.packing import IGNORE_INDEX
 from minimind_edu.data.records import Records
-from minimind_edu.data.world.files import default_file
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.setup import (
     StageConfig,
@@ -121,8 +120,7 @@ def pretrain(
         DataError, TokenizerError, CheckpointError, NonFiniteLossError, Interrupted: as they say.
     """
     config.validate()
-    default = default_file("pretrain.jsonl", config.cache_dir or None)
-    records = read_records(config, "pretrain", default, progress)
+    records = read_records(config, "pretrain", "pretrain.jsonl", progress)
     if config.from_weight:
         model, tokenizer = load_model(config.from_weight)
     else:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from minimind_edu.data.packing import PackedDataset
 from minimind_edu.data.records import Records, load_records, train_val_split
 from minimind_edu.data.tokenized import tokenize
+from minimind_edu.data.world.files import default_file
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.tokenizer import Tokenizer, load_tokenizer
 from minimind_edu.training import FitResult, LossFunction, TrainConfig, fit
@@ -77,15 +78,16 @@ def progress_callback(description: str, show: bool) -> Iterator[Callable[[int, i
         yield move
 
 
-def read_records(config: StageConfig, kind: str, default: Path, show: bool) -> Records:
-    """The stage's records, checked.
+def read_records(config: StageConfig, kind: str, default: str, show: bool) -> Records:
+    """The stage's records, checked; those of the embedded world's file ``default`` where no file is named.
 
     Raises:
         DataError: see ``load_records``.
     """
+    path = config.data_path or default_file(default, config.cache_dir or None)
     with progress_callback("checking records", show) as report:
         return load_records(
-            config.data_path or default,
+            path,
             kind,
             on_bad_record=config.on_bad_record,
             cache_dir=config.cache_dir or None,

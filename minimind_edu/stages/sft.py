@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from minimind_edu.data.world.files import default_file
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.stages.setup import StageConfig, StageResult, load_model, read_records, train_stage
 
@@ -14,9 +13,10 @@ class SFTConfig(StageConfig):
 
     out_dir: str = "out/sft"
     from_weight: str = "out/pretrain"
-    epochs: int = 6
+    epochs: int = 10
     batch_size: int = 16
-    learning_rate: float = 2e-3
+    learning_rate: float = 1e-3
+    min_lr_ratio: float = 0.0
 
 
 def sft(
@@ -31,6 +31,6 @@ def sft(
         DataError, CheckpointError, NonFiniteLossError, Interrupted: as they say.
     """
     config.validate()
-    records = read_records(config, "sft", default_file("sft.jsonl", config.cache_dir or None), progress)
+    records = read_records(config, "sft", "sft.jsonl", progress)
     model, tokenizer = load_model(config.from_weight)
     return train_stage(config, "sft", records, model, tokenizer, causal_lm_loss, progress, on_log)

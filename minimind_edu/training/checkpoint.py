@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -62,6 +63,9 @@ def save_checkpoint(
 
     Args:
         identity: what must be the same for a run to be continued; ``load_checkpoint`` compares it.
+
+    Raises:
+        CheckpointError: the disk is full, or the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     final = folder / f"step-{position.step:08d}"
@@ -89,9 +93,10 @@ def save_checkpoint(
         if final.exists():  # a damaged one of the same step, from before a resume
             shutil.rmtree(final)
         os.rename(beside, final)
-    except BaseException:  # on a full disk half a checkpoint would only take more room
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{final}: cannot be written ({error}); earlier ones are whole") from error
+    finally:  # on a full disk half a checkpoint would only take more room
         shutil.rmtree(beside, ignore_errors=True)
-        raise
     _flush_to_disk(folder)
     # Later ones are damaged, or the run would have gone on from them; they must not count as the newest.
     later = [path for path in checkpoints(folder) if path.name > final.name]

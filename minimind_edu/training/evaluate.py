@@ -39,7 +39,12 @@ def evaluate_loss(
     """Mean loss (nats) over all labelled tokens of ``data``; nan if there is none.
 
     The model is evaluated without dropout and is left in the mode it was in.
+
+    Raises:
+        ValueError: a batch size below 1.
     """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     device = device or next(model.parameters()).device
     precision = precision or resolve_precision("float32", device)
     was_training = model.training

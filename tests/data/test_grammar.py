@@ -88,6 +88,7 @@ def test_an_ambiguous_grammar_shows_all_its_derivations():
     "grammar",
     [
         Weighted(("x", Pick(("y", "z", "w"))), (3.0, 1.0)),
+        Weighted(("a", "b", "c", "d", "e"), (0.5, 2.0, 0.1, 4.0, 1.0)),
         Shuffled(("1", "2", Pick(("3", "4"))), "+"),
         pattern("{who} {does} it{end}", who=Pick(("I", "you")), does="do", end=Weighted((".", "!"), (9, 1))),
     ],

@@ -13,7 +13,7 @@ from minimind_edu.data.records import load_records
 from minimind_edu.data.world import SmallWorld, files
 from minimind_edu.data.world.files import COMMITTED, DEFAULT_DOCUMENTS, build_files, default_file
 from minimind_edu.data.world.language import FACTS
-from minimind_edu.data.world.stages import FILES, conversation, reasoning_trace
+from minimind_edu.data.world.stages import FILES, conversation, dpo_records, reasoning_trace
 from minimind_edu.data.world.world import LANGUAGES
 
 KINDS = {
@@ -75,7 +75,8 @@ def test_two_builds_give_the_same_bytes(tmp_path, built):
 def test_committed_files_are_what_the_generator_writes(name, built):
     if not (COMMITTED / name).is_file():
         pytest.skip(f"datasets/{name} is not in this checkout")
-    assert (COMMITTED / name).read_bytes() == (built / name).read_bytes()
+    same = (COMMITTED / name).read_bytes() == (built / name).read_bytes()
+    assert same, "run `minimind-edu data build`, and raise WORLD_VERSION"
 
 
 def test_all_files_together_have_ten_megabytes_at_most(built):
@@ -195,6 +196,21 @@ def test_preferences_differ_in_truth_or_in_manners(built, world):
     assert abs(curt - false) < 0.1 * (curt + false)
 
 
+@pytest.mark.parametrize("people", [2, 3, 4, 100])
+def test_inventions_are_never_true_and_nobody_is_their_own_friend(people):
+    for seed in range(3):
+        world = SmallWorld(people, seed)
+        items = {item.question: item for item in world.questions(seen=True)}
+        for record in dpo_records(world):
+            question, rejected = texts_of(record["rejected"])
+            item = items[question]
+            person = world.person(item.person)
+            if rejected != world.value(person, item.fact, item.language):  # not the curt one
+                assert item.answer not in rejected
+                if item.fact == "friend" and people > 2:
+                    assert rejected.count(person.names[item.language]) == 1
+
+
 STEP = {
     "en": r"(\d) \+ (\d) \+ carry (\d) = (\d+): write (\d), carry (\d)\.",
     "zh": r"(\d)＋(\d)＋进位(\d)＝(\d+)：写(\d)，进(\d)。",
@@ -303,3 +319,23 @@ def test_a_world_in_one_language_has_files_in_that_language(tmp_path):
 def test_turns_alternate():
     assert [message["role"] for message in conversation("a", "b", "c")] == ["user", "assistant", "user"]
     assert conversation() == []
+
+
+def test_no_sum_of_the_evaluation_is_trained_on(default_sums):
+    held_out = default_sums("eval_sums.jsonl")
+    assert len(held_out) > 300
+    for trained in ("reason.jsonl", "rlvr.jsonl"):
+        assert not held_out & default_sums(trained)
+
+
+@pytest.fixture
+def default_sums():
+    """File name -> the pairs of numbers that its questions add up."""
+    import re
+
+    def pairs(name):
+        records = FILES[name](SmallWorld(), 1)
+        questions = [record["conversations"][0]["content"] for record in records]
+        return {tuple(re.findall(r"\d+", question)) for question in questions}
+
+    return pairs

@@ -1,6 +1,7 @@
 """Checkpoints: whole or absent, checked before use, and never lost to a full disk."""
 
 import json
+import os
 import random
 
 import numpy as np
@@ -143,13 +144,28 @@ def test_a_full_disk_leaves_the_older_checkpoint(run, monkeypatch, failing):
 
     monkeypatch.setattr(checkpoint, "save_file", save)
     monkeypatch.setattr(type(out_dir), "write_text", write)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(CheckpointError, match="step-00000003: cannot be written .*No space left"):
         train(out_dir, rows=ToyRows(8), epochs=2, save_interval=1, overwrite=1)
     monkeypatch.undo()
     names = sorted(path.name for path in (out_dir / "checkpoints").iterdir())
     assert names == ["step-00000001", "step-00000002"]
     resumed, result = train(out_dir, rows=ToyRows(8), epochs=2, save_interval=1, from_resume=1)
     assert torch.equal(weights(resumed), weights(whole)) and not result.warnings
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of processes are a Unix thing")
+def test_a_disk_without_room(tmp_path):
+    """The real thing, as far as a test can have it: the system refuses files of more than 20 kB."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match="step-00000004: cannot be written .*too large"):
+            train(tmp_path, tiny_model(hidden_size=32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 @pytest.mark.parametrize("moment", ["rename", "fsync"])
@@ -160,7 +176,7 @@ def test_a_stop_before_the_rename_leaves_no_half_checkpoint(run, monkeypatch, mo
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(checkpoint.os, moment, fail)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(CheckpointError, match="Input/output"):
         train(out_dir, rows=ToyRows(8), overwrite=1, save_interval=2)
     assert checkpoints(out_dir / "checkpoints") == []
 

@@ -12,6 +12,7 @@ from toys import CallCounter, ToyRows, settings, tiny_model, train, weights
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.training import NonFiniteLossError, evaluate_loss, fit, read_metrics
 from minimind_edu.training.optim import OptimizerSet, learning_rate_at
+from minimind_edu.training.precision import Precision
 
 
 class PlainSGD(OptimizerSet):
@@ -222,7 +223,8 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, bad, accumulation_step
         train(tmp_path, loss=loss, **options)
     step = 5 if accumulation_steps == 1 else 3
     records = "108, 109" if accumulation_steps == 1 else "108, 109, 110, 111"
-    assert f"at step {step};" in str(caught.value) and f"records {records}." in str(caught.value)
+    assert f"the loss is {bad} at step {step};" in str(caught.value)
+    assert f"records {records}." in str(caught.value)
     saved = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert saved == [f"step-{number:08d}" for number in (step - 2, step - 1)]
     # A loss that is right again goes on from there as if nothing had been.
@@ -243,6 +245,41 @@ def test_many_records_are_named_in_short(tmp_path):
     loss = CallCounter(1, lambda value: value * math.nan)
     with pytest.raises(NonFiniteLossError, match="100, 101, .*, 119 and 10 more"):
         train(tmp_path, rows=ToyRows(30), batch_size=30, loss=loss)
+
+
+# --- loss scaling, which float16 needs ---
+
+
+@pytest.fixture
+def scaled(monkeypatch):
+    """Loss scaling as on a GPU of the Turing generation, here with bfloat16."""
+    precision = Precision(torch.bfloat16, True, "as on a GPU without bfloat16")
+    monkeypatch.setattr("minimind_edu.training.loop.resolve_precision", lambda *_: precision)
+
+
+def test_a_scaled_loss_trains_the_same_weights(tmp_path, scaled):
+    """The scale is a power of two, so dividing by it gives the same bits back."""
+    rows = ToyRows(8, labelled=[9, 1, 4, 4, 2, 9, 3, 8])
+    model, _ = train(tmp_path / "scaled", rows=rows, accumulation_steps=2, epochs=2)
+    with pytest.MonkeyPatch.context() as patch:
+        plain = Precision(torch.bfloat16, False, "the same without a scaler")
+        patch.setattr("minimind_edu.training.loop.resolve_precision", lambda *_: plain)
+        expected, _ = train(tmp_path / "plain", rows=rows, accumulation_steps=2, epochs=2)
+    assert torch.equal(weights(model), weights(expected))
+
+
+def test_an_overflow_lowers_the_scale_and_skips_the_step(tmp_path, scaled):
+    """float16 overflows now and then; that is no reason to stop. The scale survives a resume."""
+    loss = CallCounter(2, lambda value: value + (value - value.detach()).abs().sqrt())
+    train(tmp_path / "run", loss=loss, save_interval=1)
+    newest = max((tmp_path / "run" / "checkpoints").iterdir())
+    assert json.loads((newest / "trainer.json").read_text())["scaler"]["scale"] == 2.0**15
+    assert math.isfinite(float(weights(train(tmp_path / "run", from_resume=1)[0]).sum()))
+
+
+def test_a_loss_that_is_no_number_stops_a_scaled_run_too(tmp_path, scaled):
+    with pytest.raises(NonFiniteLossError, match="the loss is nan at step 3"):
+        train(tmp_path, loss=CallCounter(3, lambda value: value * math.nan))
 
 
 # --- what is logged and measured ---
@@ -302,8 +339,12 @@ def test_validation_loss_is_a_mean_over_tokens(tmp_path, batch_size):
             surprise = -logits.log_softmax(-1)[torch.arange(len(targets)), targets.clamp(min=0)]
             total, count = total + float(surprise[targets >= 0].sum()), count + int((targets >= 0).sum())
     model.train()
-    assert evaluate_loss(model, causal_lm_loss, rows, batch_size) == pytest.approx(total / count, rel=1e-5)
-    assert model.training
+    for mode in (True, False):  # it leaves the model in the mode it found it in
+        model.train(mode)
+        assert evaluate_loss(model, causal_lm_loss, rows, batch_size) == pytest.approx(
+            total / count, rel=1e-5
+        )
+        assert model.training is mode
 
 
 def test_dropout_is_on_in_training_and_off_in_validation(tmp_path):
@@ -323,7 +364,15 @@ def test_dropout_is_on_in_training_and_off_in_validation(tmp_path):
     assert result.validation_loss == again
 
 
-# --- schedules ---
+def test_the_seed_decides_what_dropout_drops(tmp_path):
+    """Not what was drawn before in the same process, as in a notebook that runs a cell twice."""
+    found = []
+    for number, seed in enumerate([42, 42, 43]):
+        model = tiny_model(dropout=0.3)
+        torch.manual_seed(number)
+        train(tmp_path / str(number), model, seed=seed)
+        found.append(weights(model))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
 
 
 def test_the_loop_follows_the_schedule(tmp_path):

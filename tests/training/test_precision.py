@@ -1,7 +1,5 @@
 """The number format for each kind of hardware, most of which this machine does not have."""
 
-import platform
-
 import pytest
 import torch
 
@@ -57,23 +55,26 @@ def test_what_is_asked_for_is_done_on_gpus(gpu, capability):
 
 
 @pytest.mark.parametrize(
-    ("machine", "amx", "avx", "fast"),
+    ("capabilities", "fast"),
     [
-        ("x86_64", True, True, True),
-        ("AMD64", True, False, True),
-        ("x86_64", False, True, True),
-        ("x86_64", False, False, False),
-        ("arm64", True, True, False),
-        ("aarch64", False, False, False),
+        ({"amx_bf16": True, "avx512_bf16": True}, True),
+        ({"amx_bf16": True}, True),
+        ({"amx_bf16": False, "avx512_bf16": True}, True),
+        ({"amx_bf16": False, "avx512_bf16": False, "avx512_f": True, "amx_tile": True}, False),
+        ({"architecture": "arm64"}, False),
+        ({}, False),
     ],
 )
-def test_auto_on_cpus(monkeypatch, machine, amx, avx, fast):
-    monkeypatch.setattr(platform, "machine", lambda: machine)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+def test_auto_on_cpus(monkeypatch, capabilities, fast):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert cpu_has_fast_bfloat16() is fast
     found = resolve_precision("auto", CPU)
     assert found.dtype == (torch.bfloat16 if fast else torch.float32) and not found.use_scaler
+
+
+def test_auto_on_cpus_of_a_torch_that_cannot_tell(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert resolve_precision("auto", CPU).dtype == torch.float32
 
 
 def test_what_is_asked_for_is_done_on_cpus():

@@ -12,6 +12,7 @@ from minimind_edu.data.world.stages import FILES
 from minimind_edu.data.world.world import SmallWorld
 
 DEFAULT_DOCUMENTS = 30_000
+WORLD_VERSION = 1  # raise it when the same settings give other bytes: caches hold the old ones
 # Beside the package in a checkout; absent where only the package was installed.
 COMMITTED = Path(__file__).resolve().parents[3] / "datasets"
 
@@ -35,7 +36,10 @@ def build_files(
 
     Raises:
         DataError: the folder cannot be written.
+        ValueError: fewer than 1 document.
     """
+    if documents < 1:
+        raise ValueError(f"documents must be 1 or more, not {documents}")
     counts = {}
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
@@ -68,6 +72,6 @@ def default_file(name: str, cache_dir: str | Path | None = None) -> Path:
         raise ValueError(f"the world has no file {name!r}; it has {', '.join(FILES)}")
     if (COMMITTED / name).is_file():
         return COMMITTED / name
-    key = f"world-{DEFAULT_DOCUMENTS}-{Path(name).stem}"
+    key = f"world-{WORLD_VERSION}-{DEFAULT_DOCUMENTS}-{Path(name).stem}"
     folder, _ = cached_folder(cache_dir, key, lambda path: build_files(path, SmallWorld(), names=(name,)))
     return folder / name

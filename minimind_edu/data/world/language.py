@@ -41,6 +41,13 @@ class Language:
         story_words: slot name -> the words it may take.
         sums: wordings of a sum, with ``{a} {b} {c}``.
         sum_questions: questions about a sum, with ``{a} {b}``; ``sum_answer`` has ``{a} {b} {c}``.
+        reasoning: the parts of a written-out addition: question, first line, one step for each digit (digits
+            ``{x} {y}``, carry ``{k}``, their sum ``{s}``, digit to write ``{d}``, next carry ``{n}``), and
+            last line.
+        identity: groups of questions about the assistant, each with its answer.
+        clinic: complaints, each with its remedy; ``clinic_questions`` have ``{complaint}``, ``clinic_answer``
+            has ``{remedy}`` too.
+        polite: frames around an ``{answer}``.
     """
 
     code: str

@@ -12,6 +12,7 @@ from minimind_edu.data.world.language import FACTS
 from minimind_edu.data.world.world import LANGUAGES, LARGEST_ADDEND, Person, SmallWorld
 
 Record = dict[str, object]
+HELD_OUT_SUMS = 0.1  # share of the pairs (a, b) that only evaluation asks about
 
 
 def conversation(*turns: str) -> list[dict[str, str]]:
@@ -28,7 +29,7 @@ def pretrain_records(world: SmallWorld, count: int, split: str = "train") -> Ite
 
 
 def sft_records(world: SmallWorld) -> Iterator[Record]:
-    """Every question about the taught half of the people, and every small sum, once in each wording."""
+    """Every question about the taught half of the people, in each wording, and every small sum once."""
     for item in world.questions(seen=True):
         yield {"conversations": conversation(item.question, item.answer)}
     for code in world.languages:
@@ -86,9 +87,15 @@ def dpo_records(world: SmallWorld) -> Iterator[Record]:
 
 
 def _invented_value(world: SmallWorld, person: Person, fact: str, code: str, rng: random.Random) -> str:
-    """A value of the right kind that is not the person's: the true one, moved on by 1 to n - 1 places."""
+    """A value of the right kind that is not the person's: the true one, moved on by 1 to n - 1 places.
+
+    Nobody is named as their own friend, except in a world of two, which has no other name to offer.
+    """
     choices = world.people if fact == "friend" else len(LANGUAGES[code].facts[fact].values)
     moved = (person.facts[fact] + 1 + int(rng.random() * (choices - 1))) % choices
+    if fact == "friend" and moved == person.index and world.people > 2:
+        following = ((moved + step) % choices for step in (1, 2))
+        moved = next(number for number in following if number != person.facts[fact])
     return world.value(replace(person, facts={fact: moved}), fact, code)
 
 
@@ -118,10 +125,15 @@ def rlvr_records(world: SmallWorld, count: int, split: str = "rlvr") -> Iterator
 
 
 def _long_sums(world: SmallWorld, count: int, split: str) -> Iterator[tuple[str, str, int, int]]:
+    """Questions about a + b. Which pairs are held out is fixed, so that no split meets another's."""
     for index in range(count):
         rng = random.Random(f"{world.seed}/{split}-sums/{index}")
         code = world.languages[int(rng.random() * len(world.languages))]
-        a, b = (int(rng.random() * 10 ** (1 + int(rng.random() * 3))) for _ in range(2))
+        while True:
+            a, b = (int(rng.random() * 10 ** (1 + int(rng.random() * 3))) for _ in range(2))
+            is_held_out = random.Random(f"{world.seed}/held-out/{a}+{b}").random() < HELD_OUT_SUMS
+            if is_held_out == (split == "held-out"):
+                break
         yield code, LANGUAGES[code].reasoning["question"].format(a=a, b=b), a, b
 
 

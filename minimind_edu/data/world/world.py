@@ -108,8 +108,8 @@ class SmallWorld:
     MOST_PEOPLE = min(len(table.given_names) * len(table.family_names) for table in LANGUAGES.values())
 
     def __init__(self, people: int = 100, seed: int = 0, languages: tuple[str, ...] = ("en", "zh")) -> None:
-        if not 2 <= people <= self.MOST_PEOPLE:
-            raise ValueError(f"people must be from 2 to {self.MOST_PEOPLE}, not {people}")
+        if not isinstance(people, int) or not 2 <= people <= self.MOST_PEOPLE:
+            raise ValueError(f"people must be a whole number from 2 to {self.MOST_PEOPLE}, not {people}")
         unknown = [code for code in languages if code not in LANGUAGES]
         if unknown or not languages or len(set(languages)) != len(languages):
             raise ValueError(f"languages must be a choice of {tuple(LANGUAGES)}, not {tuple(languages)}")
