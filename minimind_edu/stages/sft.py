@@ -13,7 +13,7 @@ class SFTConfig(StageConfig):
 
     out_dir: str = "out/sft"
     from_weight: str = "out/pretrain"
-    epochs: int = 10
+    epochs: int = 16
     batch_size: int = 16
     learning_rate: float = 1e-3
     min_lr_ratio: float = 0.0
