@@ -6,13 +6,15 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from minimind_edu.commands import COMMANDS
 from minimind_edu.data.errors import DataError
-from minimind_edu.training import Interrupted
+
+if TYPE_CHECKING:
+    from minimind_edu.commands import Command
 
 PROGRAM = "minimind-edu"
 FAILED, INTERRUPTED = 2, 130  # exit codes; 130 is what a shell reports after Ctrl-C
@@ -27,13 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        name, config = parse(words)
+        # Loading torch takes seconds, in which Ctrl-C and a broken installation should be reported too.
+        from minimind_edu.commands import COMMANDS
+
+        name, config = parse(words, COMMANDS)
         COMMANDS[name].run(config)
-    except Interrupted as stop:
-        _complain(f"{stop}. To go on: {PROGRAM} {_resume_command(words)}")
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        _complain("interrupted")
+    except KeyboardInterrupt as stop:  # training says that it saved its state (`training.Interrupted`)
+        saved = f"{stop}. To go on: {PROGRAM} {_resume_command(words)}"
+        _complain(saved if str(stop) else "interrupted")
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,15 +49,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(words: list[str]) -> tuple[str, object]:
+def parse(words: list[str], commands: "Mapping[str, Command]") -> tuple[str, object]:
     """The command's name and its settings.
+
+    Args:
+        commands: by name; a name of two words is a command in a group.
 
     Raises:
         ArgumentError: unknown command or option, or a value of the wrong type.
     """
     parser, parsers = ArgumentParser(prog=PROGRAM, exit_on_error=False, allow_abbrev=False), {}
     groups = {"": parser.add_subcommands(required=True, dest="command")}
-    for name, command in COMMANDS.items():
+    for name, command in commands.items():
         group, _, last = name.rpartition(" ")
         if group not in groups:
             parent = ArgumentParser(exit_on_error=False, allow_abbrev=False)
@@ -66,7 +72,7 @@ def parse(words: list[str]) -> tuple[str, object]:
     name, settings = found.command, found[found.command]
     if "action" in settings:
         name, settings = f"{name} {settings.action}", settings[settings.action]
-    return name, COMMANDS[name].config(**vars(settings))
+    return name, commands[name].config(**vars(settings))
 
 
 def _options(config: type) -> ArgumentParser:
@@ -92,7 +98,10 @@ def _message(error: Exception) -> str:
         case DataError():  # one line for each fault
             return text
         case ArgumentError():
-            return " ".join(text.split()) + f" (see {PROGRAM} --help)"
+            text = re.sub(r"<class '(\w+)'>", r"\1", " ".join(text.split())).replace(
+                "typing.Literal", "one of "
+            )
+            return f"{text} (see {PROGRAM} --help)"
         case OSError() if error.strerror:
             return f"{error.filename or 'file system'}: {error.strerror.lower()}"
         case ValueError() | RuntimeError() if text:

@@ -1,6 +1,7 @@
 """Where a run's numbers go: ``metrics.jsonl`` always, and one of the usual dashboards if asked."""
 
 import json
+import math
 import os
 from pathlib import Path
 from types import TracebackType
@@ -36,7 +37,8 @@ class MetricsLog:
 
     def write(self, step: int, **numbers: float) -> dict[str, float]:
         """Add one line and return it."""
-        line = {"step": step, **numbers}
+        # JSON has no NaN and no infinity (a gradient norm is infinite where float16 overflowed).
+        line = {"step": step, **{k: v if math.isfinite(v) else None for k, v in numbers.items()}}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         if self._dashboard is not None:
@@ -77,7 +79,8 @@ def _open_dashboard(name: str, config: TrainConfig):  # noqa: ANN202 (a function
 
             def to_tensorboard(line: dict[str, float]) -> None:
                 for key, value in line.items():
-                    writer.add_scalar(key, value, line["step"])
+                    if value is not None:
+                        writer.add_scalar(key, value, line["step"])
                 writer.flush()
 
             return to_tensorboard
