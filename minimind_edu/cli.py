@@ -98,10 +98,8 @@ def _message(error: Exception) -> str:
         case DataError():  # one line for each fault
             return text
         case ArgumentError():
-            text = re.sub(r"<class '(\w+)'>", r"\1", " ".join(text.split())).replace(
-                "typing.Literal", "one of "
-            )
-            return f"{text} (see {PROGRAM} --help)"
+            text = re.sub(r"Expected an? <class '(\w+)'>", r"expected \1", " ".join(text.split()))
+            return f"{text.replace('Expected a typing.Literal', 'expected one of ')} (see {PROGRAM} --help)"
         case OSError() if error.strerror:
             return f"{error.filename or 'file system'}: {error.strerror.lower()}"
         case ValueError() | RuntimeError() if text:
