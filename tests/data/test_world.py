@@ -240,8 +240,8 @@ def test_exactly_half_of_the_people_are_taught(people, seed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"people": 1}, "people must be from 2 to"),
-        ({"people": 0}, "people must be from 2 to"),
+        ({"people": 1}, "people must be a whole number from 2 to"),
+        ({"people": 0}, "people must be a whole number from 2 to"),
         ({"people": SmallWorld.MOST_PEOPLE + 1}, "not"),
         ({"languages": ()}, "languages must be a choice of"),
         ({"languages": ("fr",)}, "fr"),
