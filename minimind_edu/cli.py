@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Every failure is a short message on standard error and exit code 2; ``--debug`` adds the traceback.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):  # a terminal without Chinese should not end a tour
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
@@ -102,7 +105,7 @@ def _message(error: Exception) -> str:
             return f"{text.replace('Expected a typing.Literal', 'expected one of ')} (see {PROGRAM} --help)"
         case OSError() if error.strerror:
             return f"{error.filename or 'file system'}: {error.strerror.lower()}"
-        case ValueError() | RuntimeError() if text:
+        case OSError() | ValueError() | RuntimeError() if text:
             return text.splitlines()[0]
     return f"{type(error).__name__}: {text.splitlines()[0] if text else 'no message'} (--debug shows where)"
 

@@ -48,14 +48,14 @@ class TokenizerTrainConfig:
         data_path: a .jsonl with "text" fields or a .txt; empty means the embedded world.
         out_dir: folder for the tokenizer, in the layout that transformers loads.
         vocab_size: entries, special tokens and the 256 bytes included.
-        split_digits: make every digit a token of its own.
+        split_digits: 1 makes every digit a token of its own, as pretrain does; 0 keeps numbers together.
         readable: train with the course's own BPETokenizer instead of the tokenizers library (same result).
     """
 
     data_path: str = ""
     out_dir: str = "out/tokenizer"
     vocab_size: int = PretrainConfig.vocab_size
-    split_digits: bool = False
+    split_digits: int = 1
     readable: bool = False
 
 
@@ -161,7 +161,7 @@ def run_tokenizer_train(config: TokenizerTrainConfig) -> None:
         records = load_records(path, "pretrain", progress=report)
     texts = (text for batch in records.batches(1_000) for text in batch["text"])
     train = BPETokenizer.train if config.readable else train_fast
-    tokenizer = train(texts, config.vocab_size, split_digits=config.split_digits)
+    tokenizer = train(texts, config.vocab_size, split_digits=bool(config.split_digits))
     tokenizer.save(config.out_dir)
     print(f"{tokenizer.vocab_size} tokens learned from {len(records):,} records; saved in {config.out_dir}")
 

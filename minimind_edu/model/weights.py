@@ -4,6 +4,7 @@ Nothing here loads in part. A tensor that is missing, unexpected or of the wrong
 every one of them: with `strict=False` a model left half random still runs, and nobody notices.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -57,7 +58,7 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
             shapes = f"shape {tuple(found[name].shape)}, expected {tuple(expected[name].shape)}"
             faults.append(f"misshapen: {name} has {shapes}")
     if faults:
-        raise WeightsError("the weights do not fit the configuration:\n  " + "\n  ".join(faults))
+        raise WeightsError("the weights do not fit the configuration: " + "; ".join(faults))
 
 
 def save_pretrained(model: MiniMind, directory: str | os.PathLike[str]) -> None:
@@ -226,7 +227,8 @@ def minimind_config(published: Mapping[str, Any], is_minimind3: bool) -> ModelCo
         ValueError: a value that is wrong or not supported; the message names it.
     """
     defaults = _MINIMIND3_DEFAULTS if is_minimind3 else _MINIMIND2_DEFAULTS
-    given = {_OLD_NAMES.get(name, name): value for name, value in published.items() if value is not None}
+    known = {name: value for name, value in published.items() if value is not None}
+    given = {new: known[old] for old, new in _OLD_NAMES.items() if old in known} | known
     for name, only in (("hidden_act", "silu"), ("scoring_func", "softmax")):
         if given.get(name, only) != only:
             raise ValueError(f"{name}={given[name]!r} is not supported, only {only!r}")
@@ -240,7 +242,8 @@ def minimind_config(published: Mapping[str, Any], is_minimind3: bool) -> ModelCo
         rule = minimind3_intermediate_size if is_minimind3 else minimind2_intermediate_size
         values["intermediate_size"] = rule(values["hidden_size"])
     if given.get("inference_rope_scaling"):
-        values["rope_scaling"] = RopeScaling()
+        stretched = [field.name for field in dataclasses.fields(RopeScaling)]
+        values["rope_scaling"] = RopeScaling(**_select(given.get("rope_scaling") or {}, stretched))
     if not is_minimind3:
         values |= _minimind2_routing(values)
     return ModelConfig(**values)

@@ -19,6 +19,7 @@ from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.setup import (
     StageConfig,
     StageResult,
+    check_before_work,
     load_model,
     progress_callback,
     read_records,
@@ -69,10 +70,13 @@ class PretrainConfig(StageConfig):
         """
         sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
         changes = {name: getattr(self, name) for name in sizes if getattr(self, name)}
-        # Sizes that follow from the width are derived anew where the width is changed.
-        if self.hidden_size:
-            changes |= {"head_dim": None, "intermediate_size": None, "moe_intermediate_size": None}
         name = f"{self.preset}-moe" if self.use_moe and not self.preset.endswith("-moe") else self.preset
+        presets = ModelConfig.presets()
+        if self.preset in presets and name not in presets:
+            siblings = ", ".join(one.removesuffix("-moe") for one in presets if one.endswith("-moe"))
+            raise ValueError(
+                f"--use_moe 1: {self.preset} has no mixture-of-experts sibling; these have: {siblings}"
+            )
         preset = ModelConfig.preset(name)
         length = max(preset.max_position_embeddings, self.max_seq_len)
         return preset.replace(
@@ -119,7 +123,7 @@ def pretrain(
         ValueError: a setting makes no sense.
         DataError, TokenizerError, CheckpointError, NonFiniteLossError, Interrupted: as they say.
     """
-    config.validate()
+    check_before_work(config)
     records = read_records(config, "pretrain", "pretrain.jsonl", progress)
     if config.from_weight:
         model, tokenizer = load_model(config.from_weight)

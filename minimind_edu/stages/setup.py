@@ -1,6 +1,8 @@
 """What every stage does before and after training: find the text, make rows of it, keep the result."""
 
 import contextlib
+import hashlib
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,8 +16,11 @@ from minimind_edu.data.records import Records, load_records, train_val_split
 from minimind_edu.data.tokenized import tokenize
 from minimind_edu.data.world.files import default_file
 from minimind_edu.model.transformer import MiniMind
+from minimind_edu.model.weights import MODEL_TYPE
 from minimind_edu.tokenizer import Tokenizer, load_tokenizer
 from minimind_edu.training import FitResult, LossFunction, TrainConfig, fit
+from minimind_edu.training.loop import refuse_existing_run
+from minimind_edu.training.precision import resolve_device, resolve_precision
 
 MODEL_FOLDER = "model"  # inside a run's folder
 
@@ -78,6 +83,32 @@ def progress_callback(description: str, show: bool) -> Iterator[Callable[[int, i
         yield move
 
 
+def check_before_work(config: StageConfig) -> None:
+    """Find out what would fail after minutes of preparation, before it.
+
+    Raises:
+        ValueError: a setting makes no sense here, or ``out_dir/model`` holds something else than a model.
+        RunExistsError: ``out_dir`` already holds a run.
+    """
+    config.validate()
+    resolve_precision(config.dtype, resolve_device(config.device))
+    refuse_existing_run(config)
+    folder = Path(config.out_dir) / MODEL_FOLDER
+    if folder.exists() and not is_model(folder):
+        raise ValueError(f"{folder} is not a model of ours and would be replaced: choose another --out_dir")
+
+
+def is_model(folder: Path) -> bool:
+    """Whether a folder is empty, or holds what ``save_model`` wrote."""
+    if not folder.is_dir():
+        return False
+    try:
+        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return not any(folder.iterdir())
+    return isinstance(written, dict) and written.get("model_type") == MODEL_TYPE
+
+
 def read_records(config: StageConfig, kind: str, default: str, show: bool) -> Records:
     """The stage's records, checked; those of the embedded world's file ``default`` where no file is named.
 
@@ -120,7 +151,7 @@ def train_stage(
         validation_data=rows[1],
         data_identity=(
             f"{train.fingerprint[:16]} tokenized by {tokenizer.fingerprint[:16]} "
-            f"in rows of max_seq_len {config.max_seq_len}"
+            f"in rows of max_seq_len {config.max_seq_len}, from weights {weights_digest(model)[:16]}"
         ),
         progress=show,
         on_log=on_log,
@@ -136,6 +167,14 @@ def train_stage(
         notes.append(f"{result.skipped_batches} batches had no labelled token and were skipped")
     model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
     return StageResult(model, tokenizer, result, model_dir, tuple(notes))
+
+
+def weights_digest(model: MiniMind) -> str:
+    """SHA-256 of a model's weights: a resumed run must have started from the same."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_model(model: MiniMind, tokenizer: Tokenizer, folder: Path) -> Path:

@@ -4,7 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from minimind_edu.stages.pretrain import causal_lm_loss
-from minimind_edu.stages.setup import StageConfig, StageResult, load_model, read_records, train_stage
+from minimind_edu.stages.setup import (
+    StageConfig,
+    StageResult,
+    check_before_work,
+    load_model,
+    read_records,
+    train_stage,
+)
 
 
 @dataclass
@@ -30,7 +37,7 @@ def sft(
         ValueError: a setting makes no sense, or ``from_weight`` holds no model.
         DataError, CheckpointError, NonFiniteLossError, Interrupted: as they say.
     """
-    config.validate()
+    check_before_work(config)
     records = read_records(config, "sft", "sft.jsonl", progress)
     model, tokenizer = load_model(config.from_weight)
     return train_stage(config, "sft", records, model, tokenizer, causal_lm_loss, progress, on_log)

@@ -19,13 +19,32 @@ from minimind_edu.tokenizer.specials import TokenizerError
 
 Message = Mapping[str, Any]
 
-# ChatML, with the tokenizer's own begin and end tokens: by default <|im_start|> and <|im_end|>.
-DEFAULT_CHAT_TEMPLATE = (
-    "{%- for message in messages %}"
-    "{{- bos_token + message.role + '\\n' + (message.content or '') + eos_token + '\\n' }}"
-    "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- bos_token + 'assistant\\n' }}{%- endif %}"
-)
+# ChatML, with the tokenizer's own begin and end tokens: by default <|im_start|> and <|im_end|>. Tools stand
+# in the system message; reasoning and tool calls in the assistant's, in the tags it should write itself.
+DEFAULT_CHAT_TEMPLATE = """\
+{%- if tools %}
+    {{- bos_token + 'system\\n' }}
+    {%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}
+    {{- 'You may call these tools, described by one JSON schema a line:\\n' }}
+    {%- for tool in tools %}{{- tool | tojson + '\\n' }}{%- endfor %}
+    {{- eos_token + '\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if not (tools and loop.first and message.role == 'system') %}
+        {{- bos_token + message.role + '\\n' }}
+        {%- if message.reasoning_content %}
+            {{- '<think>\\n' + message.reasoning_content + '\\n</think>\\n\\n' }}
+        {%- endif %}
+        {{- '' + (message.content or '') }}
+        {%- for call in message.tool_calls or [] %}
+            {%- set call = call.function or call %}
+            {%- set values = call.arguments if call.arguments is string else call.arguments | tojson %}
+            {{- '<tool_call>\\n{"name": "' + call.name + '", "arguments": ' + values + '}\\n</tool_call>' }}
+        {%- endfor %}
+        {{- eos_token + '\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- bos_token + 'assistant\\n' }}{%- endif %}"""
 
 
 # Unicode sets these 32 aside for a program's own use; no text has them.

@@ -226,7 +226,8 @@ def _describe(path: Path) -> dict[str, object]:
 def _flush_to_disk(path: Path) -> None:
     """fsync a file or, where the system allows it, a folder (the rename is an entry in its folder)."""
     try:
-        handle = os.open(path, os.O_RDONLY)
+        # Windows flushes only what is open for writing.
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     except PermissionError:  # Windows cannot open a folder
         return
     try:

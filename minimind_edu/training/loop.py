@@ -34,6 +34,8 @@ from minimind_edu.training.memory import keep_freed_memory
 from minimind_edu.training.optim import OptimizerSet, learning_rate_at
 from minimind_edu.training.precision import resolve_device, resolve_precision
 
+CHECKPOINTS = "checkpoints"  # inside a run's folder
+
 
 class NonFiniteLossError(RuntimeError):
     """The loss or the gradient is NaN or infinite. Nothing was saved after the last good step."""
@@ -108,6 +110,16 @@ def fit(
         raise RunExistsError(f"another process is training into {out_dir}") from None
 
 
+def refuse_existing_run(config: TrainConfig) -> None:
+    """Raise RunExistsError if ``out_dir`` holds a run that ``config`` neither continues nor replaces."""
+    holds_run = any((Path(config.out_dir) / CHECKPOINTS).glob("step-*"))
+    if holds_run and not (config.from_resume or config.overwrite):
+        raise RunExistsError(
+            f"{config.out_dir} already holds a run: continue it with --from_resume 1, "
+            "replace it with --overwrite 1, or choose another --out_dir"
+        )
+
+
 class Run:
     """The state of one sitting: ``fit`` in parts, for those who want to time or watch single steps."""
 
@@ -131,7 +143,7 @@ class Run:
         self.steps_per_epoch = math.ceil(self.batches_per_epoch / config.accumulation_steps)
         self.total_steps = config.max_steps or config.epochs * self.steps_per_epoch
         self.identity = self._identity(data_identity)
-        self.folder = Path(config.out_dir) / "checkpoints"
+        self.folder = Path(config.out_dir) / CHECKPOINTS
         self.warnings: list[str] = []
         self.position = self._start()
 
@@ -160,11 +172,8 @@ class Run:
             shutil.rmtree(self.folder, ignore_errors=True)
         elif self.config.from_resume:
             newest, self.warnings = newest_good_checkpoint(self.folder)
-        elif any(self.folder.glob("step-*")):
-            raise RunExistsError(
-                f"{self.config.out_dir} already holds a run: continue it with --from_resume 1, "
-                "replace it with --overwrite 1, or choose another --out_dir"
-            )
+        else:
+            refuse_existing_run(self.config)
         torch.manual_seed(self.config.seed)
         if newest is None:
             return Position()

@@ -133,7 +133,7 @@ class OptimizerSet:
             for group in optimizer.param_groups:
                 for parameter in group["params"]:
                     state = by_name.pop(self._names[parameter], {})
-                    # AdamW counts its steps in a float32 scalar; on a CPU it must stay there.
+                    # A copy on the parameter's device, where fused AdamW wants its step count too.
                     optimizer.state[parameter] = {
                         key: value.to(parameter.device, copy=True) for key, value in state.items()
                     }

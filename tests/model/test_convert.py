@@ -39,6 +39,10 @@ FAMILIES = {
     "qwen2-untied": ("Qwen2", {"num_key_value_heads": 1}),
     "qwen3": ("Qwen3", {"head_dim": 20}),
     "qwen3-yarn": ("Qwen3", {"head_dim": 64, "rope_parameters": YARN}),
+    "qwen3-yarn-default-factor": (
+        "Qwen3",
+        {"head_dim": 64, "rope_parameters": YARN | {"attention_factor": None}},
+    ),
     "qwen3-moe": ("Qwen3Moe", MOE),
     "qwen3-moe-normalised": ("Qwen3Moe", MOE | {"norm_topk_prob": True, "tie_word_embeddings": True}),
 }
@@ -143,7 +147,7 @@ def test_half_precision_becomes_float32():
             {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}},
             "rope_type='linear'",
         ),
-        ("Qwen3", {"rope_parameters": YARN | {"attention_factor": None}}, "YaRN"),
+        ("Qwen3", {"rope_parameters": YARN | {"truncate": False}}, "YaRN"),
         ("Mistral", {}, "model_type='mistral'"),
     ],
 )

@@ -241,3 +241,16 @@ def test_weights_that_do_not_fit_the_config_are_named():
         MiniMind.from_minimind(minimind3_state(), PUBLISHED | {"num_hidden_layers": 3})
     with pytest.raises(WeightsError, match="experts"):
         MiniMind.from_minimind(minimind3_state(), PUBLISHED | {"use_moe": True})
+
+
+def test_published_names_old_and_new():
+    """A new name wins over the old one, in any order; a published YaRN is taken as it is."""
+    from minimind_edu.model.weights import minimind_config
+
+    for order in (1, -1):
+        pairs = [("max_position_embeddings", 4096), ("max_seq_len", 512)][::order]
+        assert minimind_config(dict(pairs), is_minimind3=False).max_position_embeddings == 4096
+    yarn = {"factor": 4, "beta_fast": 4, "beta_slow": 1, "type": "yarn"}
+    given = minimind_config({"inference_rope_scaling": True, "rope_scaling": yarn}, is_minimind3=True)
+    assert (given.rope_scaling.factor, given.rope_scaling.beta_fast) == (4, 4)
+    assert given.rope_scaling.original_max_position_embeddings == 2048

@@ -276,3 +276,36 @@ def test_settings_without_sense(change):
     for config in (PretrainConfig(**change), SFTConfig(**change)):
         with pytest.raises(ValueError, match=next(iter(change))):
             config.validate()
+
+
+class TestBeforeWork:
+    """What can be refused at once is refused at once, and nothing of the user's is deleted."""
+
+    def test_a_folder_called_model_that_is_not_ours_stays(self, tmp_path):
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "mine.py").write_text("precious = True")
+        config = PretrainConfig(data_path="absent.jsonl", out_dir=str(tmp_path))
+        with pytest.raises(ValueError, match="not a model of ours"):
+            pretrain(config, progress=False)
+        assert (tmp_path / "model" / "mine.py").exists()
+
+    def test_an_existing_run_and_a_missing_device_are_found_before_the_data(self, tmp_path):
+        (tmp_path / "checkpoints" / "step-00000001").mkdir(parents=True)
+        with pytest.raises(ValueError, match="already holds a run"):
+            pretrain(PretrainConfig(data_path="absent.jsonl", out_dir=str(tmp_path)), progress=False)
+        with pytest.raises(ValueError, match="device"):
+            pretrain(PretrainConfig(data_path="absent.jsonl", device="cuda:77"), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("preset", "hidden_size", "expected"),
+    [("minimind2", 512, 1408), ("minimind-3", 768, 2432), ("edu", 64, 192)],
+)
+def test_another_width_brings_the_familys_feed_forward_width(preset, hidden_size, expected):
+    config = PretrainConfig(preset=preset, hidden_size=hidden_size).model_config(vocab_size=100)
+    assert config.intermediate_size == expected
+
+
+def test_moe_of_a_shape_that_has_none():
+    with pytest.raises(ValueError, match="these have: .*minimind-3"):
+        PretrainConfig(preset="miniqwen", use_moe=1).model_config(vocab_size=100)

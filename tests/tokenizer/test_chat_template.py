@@ -518,3 +518,32 @@ def test_many_random_conversations_on_the_published_template(published):
         assert ours.apply_chat_template(messages, prompt) == expected
         ids = theirs.apply_chat_template(messages, add_generation_prompt=prompt)["input_ids"]
         assert ours.encode_chat(messages, prompt).input_ids == ids
+
+
+class TestDefaultTemplateShowsEverything:
+    """What a record holds must not vanish: reasoning, calls of tools, and the tools themselves."""
+
+    CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1, "b": 2}}}
+
+    def test_reasoning_and_calls_are_the_assistants_own_words(self, tokenizer):
+        chat = [
+            {"role": "user", "content": "1 + 2?"},
+            {"role": "assistant", "content": "", "reasoning_content": "a sum", "tool_calls": [self.CALL]},
+        ]
+        encoded = tokenizer.encode_chat(chat)
+        learned = [i for i, own in zip(encoded.input_ids, encoded.assistant_mask, strict=True) if own]
+        assert tokenizer.decode(learned) == (
+            "<think>\na sum\n</think>\n\n"
+            '<tool_call>\n{"name": "add", "arguments": {"a": 1, "b": 2}}\n</tool_call><|im_end|>'
+        )
+        assert tokenizer.special_tokens["<tool_call>"] in learned
+
+    def test_tools_join_the_system_message(self, tokenizer):
+        chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hi"}]
+        tools = [{"type": "function", "function": {"name": "add"}}]
+        text = tokenizer.apply_chat_template(chat, tools=tools)
+        assert text.count("<|im_start|>system\n") == 1 and text.startswith(
+            "<|im_start|>system\nBe brief.\n\n"
+        )
+        assert '"name": "add"' in text and text.endswith("<|im_start|>user\nhi<|im_end|>\n")
+        assert not any(tokenizer.encode_chat(chat, tools=tools).assistant_mask)
