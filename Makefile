@@ -1,6 +1,7 @@
-# make tour   sets up, then trains a model that talks
-# make test   sets up, then runs every test
-# make lab    sets up, then opens JupyterLab on chapters/
+# make tour       sets up, then trains a model that talks
+# make test       sets up, then runs every test, the chapters among them
+# make lab        sets up, then opens JupyterLab on chapters/
+# make chapters   executes the chapters anew from chapters/source/
 
 # The first Python of a supported version; name another with `make PYTHON=/path/to/python tour`.
 PYTHON ?= $(shell for name in python3 python3.12 python3.13 python3.11; do \
@@ -8,18 +9,33 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.13 python3.11; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: tour test lab data results setup-tour setup-test setup-lab clean
+.PHONY: tour test test-package test-chapters lab chapters figures data results setup-tour setup-test setup-lab clean
 
 tour: setup-tour
 	$(BIN)/minimind-edu tour
 
-test: setup-test
+test: test-package test-chapters
+
+test-package: setup-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pytest
 
+# Executes every chapter and compares its outputs with the stored ones.
+test-chapters: setup-test
+	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
+		--nbval-sanitize-with=tests/nbval.cfg chapters/
+
+# The whole repository is served, since the chapters show pictures from figures/.
 lab: setup-lab
-	$(BIN)/jupyter lab --notebook-dir=chapters
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/chapters/01_tokenizer.ipynb
+
+chapters: setup-lab
+	$(BIN)/minimind-edu course build
+
+# Draws the pictures in figures/ anew; they do not change unless their scripts do.
+figures: setup-lab
+	$(BIN)/python -m minimind_edu.course.draw
 
 # Rebuilds the embedded data; the files in datasets/ do not change unless the world does.
 data: setup-tour

@@ -69,7 +69,7 @@ def parse(words: list[str], commands: "Mapping[str, Command]") -> tuple[str, obj
             parent = ArgumentParser(exit_on_error=False, allow_abbrev=False)
             groups[""].add_subcommand(group, parent, help=f"{group} commands")
             groups[group] = parent.add_subcommands(required=True, dest="action")
-        parsers[name] = _options(command.config)
+        parsers[name] = _options(command.config, command.positional)
         groups[group].add_subcommand(last, parsers[name], help=command.help)
     found = parser.parse_args(words)
     name, settings = found.command, found[found.command]
@@ -78,11 +78,20 @@ def parse(words: list[str], commands: "Mapping[str, Command]") -> tuple[str, obj
     return name, commands[name].config(**vars(settings))
 
 
-def _options(config: type) -> ArgumentParser:
-    """A parser with one option for each field of a dataclass; a truth value is a flag without a value."""
+def _options(config: type, positional: str) -> ArgumentParser:
+    """A parser with one option for each field of a dataclass; a truth value is a flag without a value.
+
+    Args:
+        positional: the field that is given without its name, if any.
+    """
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     flags = [field.name for field in dataclasses.fields(config) if field.type is bool]
-    parser.add_class_arguments(config, as_group=False, skip=set(flags))
+    parser.add_class_arguments(config, as_group=False, skip={*flags, positional} - {""})
+    if positional:
+        default = next(f.default for f in dataclasses.fields(config) if f.name == positional)
+        is_optional = default is not dataclasses.MISSING
+        arity = {"nargs": "?", "default": default} if is_optional else {}
+        parser.add_argument(positional, type=str, help=_explanation(config, positional), **arity)
     for flag in flags:
         parser.add_argument(f"--{flag}", action="store_true", help=_explanation(config, flag))
     return parser

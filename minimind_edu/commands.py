@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from minimind_edu.course.build import BuildConfig, build
+from minimind_edu.course.sweeps import SweepConfig, sweep
 from minimind_edu.course.tour import TourConfig, format_report, tour
 from minimind_edu.data.records import load_records
 from minimind_edu.data.world import SmallWorld
@@ -266,11 +268,15 @@ def _report(result: StageResult, next_command: str) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """One command: the dataclass of its options, what runs it, and a line for ``--help``."""
+    """One command: the dataclass of its options, what runs it, and a line for ``--help``.
+
+    ``positional`` is the option that is given without its name, as in ``course build 02``.
+    """
 
     config: type
     run: Callable[[object], None]
     help: str
+    positional: str = ""
 
 
 COMMANDS = {
@@ -284,4 +290,6 @@ COMMANDS = {
     "eval perplexity": Command(EvalConfig, run_eval_perplexity, "loss on text, against its floor if known"),
     "eval answers": Command(EvalAnswersConfig, run_eval_answers, "exact match on questions"),
     "bench": Command(BenchConfig, run_bench, "training speed on this machine"),
+    "course build": Command(BuildConfig, build, "execute chapters from their sources", "chapter"),
+    "course sweep": Command(SweepConfig, sweep, "run a chapter's long experiments", "chapter"),
 }

@@ -1,0 +1,1 @@
+"""What the chapters share: figures, claims, exercises, artifacts, sweeps, and how a notebook is built."""
