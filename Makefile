@@ -32,6 +32,7 @@ lab: setup-lab
 
 chapters: setup-lab
 	$(BIN)/minimind-edu course build
+	$(BIN)/python -m minimind_edu.course.results
 
 # Draws the pictures in figures/ anew; they do not change unless their scripts do.
 figures: setup-lab
@@ -41,7 +42,7 @@ figures: setup-lab
 data: setup-tour
 	$(BIN)/minimind-edu data build
 
-# Writes the README's table of results from records/.
+# Writes the README's tables of results from records/.
 results: setup-tour
 	$(BIN)/python -m minimind_edu.course.results
 

@@ -9,6 +9,7 @@ the notebooks keeps them in `records/`, from which the README's table is made.
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,9 +104,14 @@ def table() -> "Markdown":
     if target := os.environ.get(RECORDS_VARIABLE):
         text = json.dumps([asdict(claim) for claim in recorded()], indent=1, ensure_ascii=False)
         Path(target).write_text(text + "\n", encoding="utf-8")
+    return Markdown(as_markdown(recorded()))
+
+
+def as_markdown(claims: Sequence[Claim]) -> str:
+    """A Markdown table with a row for each claim."""
     lines = ["| claim | measured | bound | source |", "| --- | --- | --- | --- |"]
-    lines += [f"| `{c.name}` | {_short(c.value)} | {c.bound} | {c.source} |" for c in recorded()]
-    return Markdown("\n".join(lines))
+    lines += [f"| `{c.name}` | {_short(c.value)} | {c.bound} | {c.source} |" for c in claims]
+    return "\n".join(lines)
 
 
 def _number(value: float | None) -> float | None:

@@ -1,7 +1,8 @@
-"""The README's table of results, made from the committed records: ``make results`` writes it anew.
+"""The README's tables of results, made from the committed records: ``make results`` writes them anew.
 
-A record is the ``report.json`` of a tour, copied to ``records/tour-seed-N.json``; it says when, on what and
-by which command it was measured.
+A record is the ``report.json`` of a tour, copied to ``records/tour-seed-N.json``, or the claims of a chapter,
+which ``minimind-edu course build`` keeps in ``records/claims-NN.json``. Each says when, on what and by which
+command it was measured.
 """
 
 import datetime
@@ -14,8 +15,11 @@ from pathlib import Path
 
 import torch
 
+from minimind_edu.course.claims import Claim, as_markdown
+
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN, END = "<!-- results: make results -->", "<!-- end of results -->"
+CLAIMS_BEGIN, CLAIMS_END = "<!-- claims: make results -->", "<!-- end of claims -->"
 
 
 def environment() -> dict[str, object]:
@@ -69,19 +73,42 @@ def table(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def with_results(readme: str, records: list[dict]) -> str:
-    """The README with the table between its two markers.
+def claims_tables(records: dict[str, dict]) -> str:
+    """The claims of each chapter as a table that unfolds, by chapter number."""
+    parts = []
+    for number, record in sorted(records.items()):
+        claims, where = [Claim(**claim) for claim in record["claims"]], record["environment"]
+        parts += [
+            f"<details><summary>Chapter {int(number)}: {len(claims)} claims, measured on {where['date']}"
+            f"</summary>\n\n{as_markdown(claims)}\n\nBy `{record['command']}`, {where['threads']} threads of "
+            f"{where['cpu']}, torch {where['torch']}.\n</details>\n"
+        ]
+    return "\n".join(parts)
+
+
+def with_results(readme: str, tours: list[dict], claims: dict[str, dict]) -> str:
+    """The README with both tables between their markers.
+
+    Args:
+        tours: records of tours.
+        claims: records of chapters by number, such as "02".
 
     Raises:
         ValueError: a marker is missing, or there is no record.
     """
-    if not records:
-        raise ValueError("there are no records to show: copy a tour's report.json to records/")
-    before, _, rest = readme.partition(BEGIN)
-    _, found, after = rest.partition(END)
+    if not tours or not claims:
+        raise ValueError("there are no records to show: copy a tour's report.json to records/, make chapters")
+    readme = _between(readme, BEGIN, END, table(tours))
+    return _between(readme, CLAIMS_BEGIN, CLAIMS_END, claims_tables(claims))
+
+
+def _between(text: str, begin: str, end: str, content: str) -> str:
+    """The text with what stands between two markers replaced."""
+    before, _, rest = text.partition(begin)
+    _, found, after = rest.partition(end)
     if not found:
-        raise ValueError(f"the README needs the lines {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n{table(records)}\n{END}{after}"
+        raise ValueError(f"the README needs the lines {begin!r} and {end!r}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
 
 
 def tour_records() -> list[dict]:
@@ -91,10 +118,17 @@ def tour_records() -> list[dict]:
     return sorted(records, key=lambda record: record["seed"])
 
 
+def claim_records() -> dict[str, dict]:
+    """The committed claims of the chapters, by chapter number."""
+    paths = sorted((ROOT / "records").glob("claims-*.json"))
+    return {path.stem[-2:]: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
 def main() -> int:
     """Write the README anew."""
     path = ROOT / "README.md"
-    path.write_text(with_results(path.read_text(encoding="utf-8"), tour_records()), encoding="utf-8")
+    readme = with_results(path.read_text(encoding="utf-8"), tour_records(), claim_records())
+    path.write_text(readme, encoding="utf-8")
     return 0
 
 

@@ -4,7 +4,19 @@ import json
 
 import pytest
 
-from minimind_edu.course.results import BEGIN, END, ROOT, environment, table, tour_records, with_results
+from minimind_edu.course.results import (
+    BEGIN,
+    CLAIMS_BEGIN,
+    CLAIMS_END,
+    END,
+    ROOT,
+    claim_records,
+    claims_tables,
+    environment,
+    table,
+    tour_records,
+    with_results,
+)
 
 RECORD = {
     "seed": 7,
@@ -25,11 +37,31 @@ RECORD = {
         "cpu": "a CPU",
     },
 }
+CLAIMS = {
+    "command": "minimind-edu course build 03",
+    "environment": RECORD["environment"],
+    "claims": [
+        {"name": "ch03.a", "value": 2.5, "at_least": 2.0, "at_most": None, "source": "here"},
+        {"name": "ch03.b", "value": 7.0, "at_least": 7.0, "at_most": 7.0, "source": "there"},
+    ],
+}
 
 
 def test_readme_equals_the_records():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme == with_results(readme, tour_records()), "run `make results`"
+    assert readme == with_results(readme, tour_records(), claim_records()), "run `make results`"
+
+
+def test_claims_tables_show_every_number_and_where_it_comes_from():
+    text = claims_tables({"03": CLAIMS})
+    for shown in (
+        "Chapter 3: 2 claims, measured on 2026-01-02",
+        "| `ch03.a` | 2.5 | at least 2 | here |",
+        "| `ch03.b` | 7 | exactly 7 | there |",
+        "`minimind-edu course build 03`",
+        "2 threads of a CPU, torch 2.13.0",
+    ):
+        assert shown in text
 
 
 def test_three_seeds_are_recorded_and_reach_the_bounds():
@@ -53,10 +85,16 @@ def test_table_shows_every_number():
 
 
 def test_with_results_replaces_what_stood_there():
-    readme = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert with_results(readme, [RECORD]) == f"before\n{BEGIN}\n{table([RECORD])}\n{END}\nafter\n"
+    claims = {"03": CLAIMS}
+    readme = f"before\n{BEGIN}\nold\n{END}\nbetween\n{CLAIMS_BEGIN}\n{CLAIMS_END}\nafter\n"
+    assert with_results(readme, [RECORD], claims) == (
+        f"before\n{BEGIN}\n{table([RECORD])}\n{END}\nbetween\n"
+        f"{CLAIMS_BEGIN}\n{claims_tables(claims)}\n{CLAIMS_END}\nafter\n"
+    )
     with pytest.raises(ValueError, match="results"):
-        with_results("no markers", [RECORD])
+        with_results("no markers", [RECORD], claims)
+    with pytest.raises(ValueError, match="no record"):
+        with_results(readme, [RECORD], {})
 
 
 def test_environment_can_be_stored():
