@@ -1,5 +1,6 @@
 # make tour       sets up, then trains a model that talks
 # make test       sets up, then runs every test, the chapters among them
+# make test-lab   sets up, then opens every chapter in JupyterLab in a browser (Chromium), runs it and moves its widgets
 # make lab        sets up, then opens JupyterLab on chapters/
 # make chapters   executes the chapters anew from chapters/source/
 
@@ -9,7 +10,7 @@ PYTHON ?= $(shell for name in python3 python3.12 python3.13 python3.11; do \
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: tour test test-package test-chapters lab chapters figures data results setup-tour setup-test setup-lab clean
+.PHONY: tour test test-package test-chapters test-lab lab chapters figures data results setup-tour setup-test setup-lab clean
 
 tour: setup-tour
 	$(BIN)/minimind-edu tour
@@ -25,6 +26,11 @@ test-package: setup-test
 test-chapters: setup-test
 	$(BIN)/pytest --nbval --nbval-current-env --nbval-cell-timeout=600 \
 		--nbval-sanitize-with=tests/nbval.cfg chapters/
+
+# Chapters in a real JupyterLab; what the browser saw is kept in out/screenshots/. It runs every chapter, as
+# test-chapters has just done, and would make `make test` nearly twice as long: .ci/run calls it after that.
+test-lab: setup-test
+	$(BIN)/pytest -m lab -rs tests/lab
 
 # The whole repository is served, since the chapters show pictures from figures/.
 lab: setup-lab

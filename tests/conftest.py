@@ -1,11 +1,11 @@
 """Fixtures that every test may use, and the guard that keeps tests off the network."""
 
-import ipaddress
 import os
 import socket
 from pathlib import Path
 
 import pytest
+from no_network.guard import guarded
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -26,30 +26,11 @@ class NetworkUsedError(AssertionError):
     """A test tried to reach another machine."""
 
 
-def is_this_machine(address: object) -> bool:
-    """Whether a socket address is a local file or on the loopback interface."""
-    if not isinstance(address, tuple):  # a Unix socket
-        return True
-    host = address[0]
-    if host in ("", "localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name that would have to be looked up
-        return False
-
-
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse every connection to another machine."""
-    connect = socket.socket.connect
-
-    def guarded_connect(self: socket.socket, address: object) -> None:
-        if not is_this_machine(address):
-            raise NetworkUsedError(f"a test tried to connect to {address}")
-        connect(self, address)
-
-    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, guarded(getattr(socket.socket, name), NetworkUsedError))
 
 
 @pytest.fixture(autouse=True, scope="session")

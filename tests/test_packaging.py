@@ -1,13 +1,11 @@
 """environment.yml, pyproject.toml, constraints.txt and the Makefile must say the same."""
 
 import re
-import socket
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import NetworkUsedError, is_this_machine
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -101,14 +99,3 @@ def test_readme_names_both_commands_and_the_conda_way():
     conda = ("conda env create -f environment.yml", f"conda activate {ENVIRONMENT['name']}")
     for words in ("make tour", "make test", "make lab", *conda):
         assert words in text
-
-
-def test_the_network_guard_tells_this_machine_from_others():
-    assert is_this_machine(("127.0.0.1", 80)) and is_this_machine(("::1", 80, 0, 0))
-    assert is_this_machine("/tmp/socket")
-    assert not is_this_machine(("192.0.2.1", 80)) and not is_this_machine(("example.org", 443))
-
-
-def test_the_network_guard_is_in_force():
-    with pytest.raises(NetworkUsedError), socket.socket() as one:
-        one.connect(("192.0.2.1", 80))

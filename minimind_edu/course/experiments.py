@@ -54,7 +54,7 @@ def train_on_world(
 
     Args:
         steps: optimizer steps; one is `batch_size` rows of `max_seq_len` tokens.
-        progress, on_log: as for `fit`.
+        progress, on_log: as for `fit`; the last line for `on_log` has the loss on held-out documents.
         settings: fields of `TrainConfig` that differ from `pretrain`'s defaults.
     """
     names = ("optimizer", "learning_rate", "min_lr_ratio", "batch_size")
@@ -66,4 +66,7 @@ def train_on_world(
         rows = world_rows(tokenizer, max_seq_len)
         result = fit(model, causal_lm_loss, rows, config, progress=progress, on_log=on_log)
         metrics = read_metrics(f"{folder}/metrics.jsonl")
-    return WorldRun(result, metrics, held_out_loss(model, tokenizer))
+    held_out = held_out_loss(model, tokenizer)
+    if on_log:
+        on_log({"step": result.step, "validation_loss": held_out.loss})
+    return WorldRun(result, metrics, held_out)

@@ -159,7 +159,8 @@ def loss_curve(
     axes.set(title=title, xlabel="step", ylabel="loss (nats a token)", yscale="log")
     lowest = min(value for value in (floor, held_out, min(loss for _, loss in points)) if value is not None)
     plain_log_ticks(axes, lowest, max(loss for _, loss in points))
-    axes.legend()
+    with style():
+        axes.legend()
     return figure
 
 

@@ -4,14 +4,16 @@ import os
 import random
 import warnings
 
+import matplotlib
 import numpy as np
 import torch
 
+from minimind_edu.course.figures import STYLE
 from minimind_edu.training.precision import resolve_device
 
 
 def start(seed: int = 42) -> torch.device:
-    """Seed every random generator, keep libraries off the network, and choose a device.
+    """Seed every random generator, keep libraries off the network, set the look of figures, choose a device.
 
     Returns:
         The GPU if there is one, else the CPU. Chapters are written for two CPU cores.
@@ -22,6 +24,7 @@ def start(seed: int = 42) -> torch.device:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+    matplotlib.rcParams.update(STYLE)  # for legends and other things that cells add to figures
     # Progress bars and copies of arrays warn about things that no reader of a chapter can change.
     warnings.filterwarnings("ignore", message=".*IProgress not found.*")
     device = resolve_device("auto")

@@ -17,6 +17,7 @@ class Explorer(ipywidgets.VBox):
         self._draw, self._alt, self._controls = draw, alt, controls
         self.picture = ipywidgets.HTML()
         self.picture.add_class("minimind-picture")  # the names by which the browser test finds them
+        _label(controls)
         super().__init__([*controls.values(), self.picture])
         self.add_class("minimind-explorer")
         for control in controls.values():
@@ -52,9 +53,20 @@ def explore(draw: Callable[..., Figure | str], alt: str, **controls: Any) -> Exp
     Args:
         draw: called with the value of every control by name; returns a figure, or HTML.
         alt: what the picture shows, for readers who do not see it.
-        controls: ipywidgets by the name of the argument.
+        controls: ipywidgets by the name of the argument, which also labels one without a description.
     """
     return Explorer(draw, alt, controls)
+
+
+def _label(controls: dict[str, Any]) -> None:
+    """Name every control, and leave its name as much room as the longest one needs."""
+    for name, control in controls.items():
+        control.description = control.description or name.replace("_", " ")
+    longest = max((len(control.description) for control in controls.values()), default=0)
+    for control in controls.values():
+        if getattr(control.style, "description_width", None) == "":
+            control.style.description_width = f"{longest + 1}ch"
+        control.layout.width = control.layout.width or "450px"
 
 
 def _image(figure: Figure, alt: str) -> str:
