@@ -107,7 +107,7 @@ def execute(source: Path) -> tuple["NotebookNode", list[dict[str, Any]]]:
         The notebook with its outputs, and the claims that it recorded.
     """
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     notebook = read_source(source)
     with tempfile.TemporaryDirectory() as folder:
@@ -121,13 +121,21 @@ def execute(source: Path) -> tuple["NotebookNode", list[dict[str, Any]]]:
         try:
             client.execute(env=os.environ | {RECORDS_VARIABLE: str(claims)})
         except CellExecutionError as error:
-            raise ChapterError(f"{source.name}: {error}") from None
+            what = f"{error.ename}: {error.evalue}\n{error}"
+            raise ChapterError(f"{source.name}, cell {_last_run(notebook)}: {what}") from None
+        except (CellTimeoutError, DeadKernelError) as error:
+            raise ChapterError(f"{source.name}, cell {_last_run(notebook)}: {error}") from None
         recorded = json.loads(claims.read_text(encoding="utf-8")) if claims.exists() else []
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.metadata.pop("execution", None)  # times of day
             cell.outputs = [kept for output in cell.outputs if (kept := _tidy(output, cell, source))]
     return notebook, recorded
+
+
+def _last_run(notebook: "NotebookNode") -> str:
+    """The id of the cell that was started last."""
+    return next((cell["id"] for cell in notebook.cells[::-1] if cell.metadata.get("execution")), "?")
 
 
 def store(source: Path, notebook: "NotebookNode", claims: list[dict[str, Any]], fresh: bool = False) -> bool:
@@ -139,8 +147,9 @@ def store(source: Path, notebook: "NotebookNode", claims: list[dict[str, Any]], 
     import nbformat
 
     path, fingerprint = notebook_path(source), course_fingerprint(source)
+    record_path = ROOT / "records" / f"claims-{source.name[:2]}.json"
     notebook.metadata["minimind_edu"] = {"fingerprint": fingerprint}
-    if path.is_file() and not fresh:
+    if path.is_file() and record_path.is_file() and not fresh:
         stored = nbformat.read(path, as_version=4)
         same = stored.metadata.get("minimind_edu", {}).get("fingerprint") == fingerprint
         if same and compared(stored) == compared(notebook):
@@ -155,7 +164,7 @@ def store(source: Path, notebook: "NotebookNode", claims: list[dict[str, Any]], 
         "claims": claims,
     }
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-    (ROOT / "records" / f"claims-{source.name[:2]}.json").write_text(text, encoding="utf-8")
+    record_path.write_text(text, encoding="utf-8")
     return True
 
 

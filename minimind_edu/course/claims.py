@@ -9,6 +9,7 @@ the notebooks keeps them in `records/`, from which the README's table is made.
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def record(
         ValueError: no bound, or a name that is not of the form `chNN.name`.
     """
     chapter, dot, rest = name.partition(".")
-    if not (chapter.startswith("ch") and chapter[2:].isdigit() and dot and rest):
+    if not (re.fullmatch(r"ch\d\d", chapter) and dot and rest):
         raise ValueError(f"a claim's name is like 'ch04.loss_over_floor', not {name!r}")
     if equals is not None:
         at_least = at_most = equals
