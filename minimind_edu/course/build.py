@@ -135,7 +135,7 @@ def execute(source: Path) -> tuple["NotebookNode", list[dict[str, Any]]]:
 
 def _last_run(notebook: "NotebookNode") -> str:
     """The id of the cell that was started last."""
-    return next((cell["id"] for cell in notebook.cells[::-1] if cell.metadata.get("execution")), "?")
+    return next((cell["id"] for cell in notebook.cells[::-1] if "execution" in cell.metadata), "?")
 
 
 def store(source: Path, notebook: "NotebookNode", claims: list[dict[str, Any]], fresh: bool = False) -> bool:
