@@ -13,8 +13,11 @@ import sys
 import pytest
 import torch
 
-from minimind_edu.cli import main
+from minimind_edu.cli import main, parse
 from minimind_edu.commands import COMMANDS
+from minimind_edu.course import build as build_module
+from minimind_edu.course.build import BuildConfig
+from minimind_edu.course.sweeps import SweepConfig
 from minimind_edu.generation import generate
 from minimind_edu.stages.setup import load_model
 from minimind_edu.tokenizer import load_tokenizer
@@ -102,7 +105,7 @@ def trained(files, tmp_path_factory):
 # --- options ---
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "data", "tokenizer", "eval"])
+@pytest.mark.parametrize("command", ["", *COMMANDS, "data", "tokenizer", "eval", "course"])
 def test_every_command_has_help(capsys, command):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])
@@ -149,6 +152,9 @@ def test_options_keep_minimind_names(capsys, command, names):
         "sft --hidden_size 16", "generate --top_k 1.5", "generate --temperature warm", "chat --remember some",
         "eval perplexity --batch_size many", "tokenizer train --vocab_size big", "data build --people all",
         "pretrain --seed 1 2", "--epochs 1 pretrain", "pretrain -e 1", "bench --vs keras",
+        "course", "course read 02", "course build 02 03", "course build --chapter 02",
+        "course build --fresh x", "course build --fresh", "course sweep",
+        "course sweep --chapter 03", "course sweep 03 --overwrite",
     ],
 )  # fmt: skip
 def test_wrong_words_are_refused_in_one_line(refused, words):
@@ -176,6 +182,45 @@ def test_values_without_sense_are_refused(refused, files, tmp_path, option, part
         "pretrain", *TINY, f"--data_path={files / 'pretrain.jsonl'}", f"--out_dir={out_dir}", option
     )
     assert part in message and not (out_dir / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("course build", BuildConfig("all", 0)), ("course build 02", BuildConfig("02", 0)),
+        ("course build 02 --fresh 1", BuildConfig("02", 1)),
+        ("course build --fresh=1 all", BuildConfig("all", 1)),
+        ("course sweep 03", SweepConfig("03", 0)), ("course sweep 03 --overwrite 1", SweepConfig("03", 1)),
+    ],
+)  # fmt: skip
+def test_a_chapter_is_given_without_the_options_name(words, expected):
+    """Its number stays a text: 02 is not 2."""
+    name, config = parse(words.split(), COMMANDS)
+    assert (name, config) == (" ".join(words.split()[:2]), expected)
+
+
+@pytest.mark.parametrize("command", ["course build", "course sweep"])
+def test_the_help_explains_the_chapter(capsys, command):
+    with pytest.raises(SystemExit):
+        main([*command.split(), "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "positional arguments: chapter a chapter's number, such as 02" in text or (
+        "positional arguments: chapter the chapter's number, such as 03" in text
+    )
+
+
+@pytest.mark.parametrize("command", ["build", "sweep"])
+def test_chapters_that_are_not_there(refused, command):
+    assert "97" in refused("course", command, "97")
+
+
+def test_a_chapter_that_cannot_be_built_is_one_line(refused, monkeypatch, tmp_path):
+    """The message of the failing cell; --debug shows the cell itself."""
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "97_x.py").write_text("# %%\n1 / 0\n")
+    monkeypatch.setattr(build_module, "CHAPTERS", tmp_path)
+    message = refused("course", "build", "97")
+    assert message == "minimind-edu: 97_x.py, cell 97-000: ZeroDivisionError: division by zero\n"
 
 
 def test_debug_shows_the_traceback(run):

@@ -127,12 +127,115 @@ def test_word_count_skips_images_listings_and_link_targets():
     assert word_count("one ![two three](x.svg) [four](http://a.b/c) `five`\n```\nsix\n```\n| 7 | - |") == 4
 
 
-def test_a_chapter_that_ignores_everything_is_noticed(tmp_path, monkeypatch):
-    source = SOURCES[0]
-    notebook = stored(source)
+def test_code_cells_have_code():
+    new = nbformat.v4
+    cells = [new.new_markdown_cell("text"), new.new_code_cell(" \n"), new.new_code_cell("x")]
+    tagged = new.new_code_cell("y", metadata={"tags": [build.IGNORED]})
+    notebook = new.new_notebook(cells=[*cells, tagged])
+    assert [cell.source for cell in code_cells(notebook)] == ["x", "y"]
+    assert [is_ignored(cell) for cell in code_cells(notebook)] == [False, True]
+    assert prose(notebook) == "text"
+
+
+# -- the rules find what they should -----------------------------------------------------------------------
+
+
+def ignore_everything(notebook):
     for cell in code_cells(notebook):
         cell.metadata["tags"] = [build.IGNORED]
-    monkeypatch.setattr(build, "CHAPTERS", tmp_path)
-    nbformat.write(notebook, tmp_path / f"{source.stem}.ipynb")
+
+
+def drop_outputs(notebook):
+    for cell in code_cells(notebook):
+        cell.outputs = []
+
+
+def drop_a_count(notebook):
+    code_cells(notebook)[3].execution_count = None
+
+
+def add_an_error(notebook):
+    error = nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+    code_cells(notebook)[3].outputs.append(error)
+
+
+def change_a_cell(notebook):
+    notebook.cells[0].source += " And more."
+
+
+def write_a_long_cell(notebook):
+    code_cells(notebook)[0].source += "\n" * 40 + "x"
+
+
+def add_cells(notebook):
+    notebook.cells += [nbformat.v4.new_code_cell("x = 1") for _ in range(20)]
+
+
+def add_words(notebook):
+    notebook.cells.append(nbformat.v4.new_markdown_cell("word " * 1_000))
+
+
+def take_a_picture_from_elsewhere(notebook):
+    notebook.cells[0].source += "\n![a picture of something else](https://example.org/x.png)"
+
+
+def forget_what_a_picture_shows(notebook):
+    for cell in notebook.cells:
+        cell.source = IMAGE.sub(r"![](\2)", cell.source)
+
+
+def name_a_missing_picture(notebook):
+    notebook.cells[0].source += "\n![a picture that nobody drew](../figures/nothing.svg)"
+
+
+def drop(text):
+    def damage(notebook):
+        notebook.cells = [cell for cell in notebook.cells if text not in cell.source]
+
+    damage.__name__ = f"drop {text}"
+    return damage
+
+
+def solve_an_exercise(notebook):
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            output.text = output.get("text", "").replace("not attempted", "passed")
+
+
+def claim_something_new(notebook):
+    code_cells(notebook)[0].source += '\nclaims.record("ch01.new", 1, equals=1, source="")'
+
+
+DAMAGES = [
+    (test_enough_outputs_are_compared, ignore_everything),
+    (test_enough_outputs_are_compared, drop_outputs),
+    (test_every_cell_was_executed_in_order_without_errors, drop_a_count),
+    (test_every_cell_was_executed_in_order_without_errors, add_an_error),
+    (test_notebook_and_source_have_the_same_cells, change_a_cell),
+    (test_sizes, write_a_long_cell),
+    (test_sizes, add_cells),
+    (test_sizes, add_words),
+    (test_figures_are_local_and_have_alt_text, take_a_picture_from_elsewhere),
+    (test_figures_are_local_and_have_alt_text, forget_what_a_picture_shows),
+    (test_figures_are_local_and_have_alt_text, name_a_missing_picture),
+    (test_every_part_of_a_chapter_is_there, drop("explore(")),
+    (test_every_part_of_a_chapter_is_there, drop("claims.table()")),
+    (test_every_part_of_a_chapter_is_there, drop("# References")),
+    (test_every_part_of_a_chapter_is_there, drop("map_01.svg")),
+    (test_every_part_of_a_chapter_is_there, solve_an_exercise),
+    (test_claims, claim_something_new),
+]
+
+
+@pytest.mark.parametrize(("rule", "damage"), DAMAGES, ids=lambda function: function.__name__)
+def test_a_damaged_chapter_is_noticed(tmp_path, monkeypatch, rule, damage):
+    source, notebook = SOURCES[0], stored(SOURCES[0])
+    (tmp_path / "chapters").mkdir()
+    (tmp_path / "figures").symlink_to(ROOT / "figures")
+    monkeypatch.setattr(build, "CHAPTERS", tmp_path / "chapters")
+    nbformat.write(notebook, build.notebook_path(source))
+    rule(source)
+    damage(notebook)
+    nbformat.write(notebook, build.notebook_path(source))
     with pytest.raises(AssertionError):
-        test_enough_outputs_are_compared(source)
+        rule(source)

@@ -2,9 +2,24 @@
 
 import xml.etree.ElementTree as ElementTree
 
+import matplotlib
 import pytest
+from matplotlib.colors import to_hex, to_rgb
 
-from minimind_edu.course.figures import loss_curve, save_figure
+from minimind_edu.course import figures
+from minimind_edu.course.figures import (
+    BLUE,
+    CARD,
+    COLOURS,
+    INK,
+    ORANGE,
+    LivePlot,
+    loss_curve,
+    new_figure,
+    png,
+    save_figure,
+    show,
+)
 
 METRICS = [
     {"step": 10, "loss": 3.5, "lr": 0.1},
@@ -71,3 +86,124 @@ def test_a_failed_save_keeps_the_old_figure(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         save_figure(figure, path)
     assert path.read_bytes() == before
+
+
+# -- the course's look -------------------------------------------------------------------------------------
+
+
+def test_figures_have_the_courses_look_and_nothing_else_changes():
+    before = dict(matplotlib.rcParams)
+    figure, axes = new_figure(6, 3)
+    assert tuple(figure.get_size_inches()) == (6, 3)
+    assert to_hex(figure.get_facecolor()) == to_hex(axes.get_facecolor()) == CARD
+    assert not axes.spines["top"].get_visible() and axes.spines["left"].get_visible()
+    assert axes.plot([1, 2])[0].get_color() == BLUE and axes.plot([2, 1])[0].get_color() == ORANGE
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_ink_and_colours_stand_out_from_the_card():
+    """Words are dark, and lines are darker than what lies behind them (WCAG's contrast ratio)."""
+    assert len(set(COLOURS)) == len(COLOURS)
+
+    def luminance(colour):
+        parts = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in to_rgb(colour)]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    assert (luminance(CARD) + 0.05) / (luminance(INK) + 0.05) > 12
+    for colour in COLOURS:
+        assert (luminance(CARD) + 0.05) / (luminance(colour) + 0.05) > 1.9
+
+
+def test_several_axes_and_their_options():
+    figure, axes = new_figure(rows=2, columns=3, sharey=True)
+    assert axes.shape == (2, 3) and axes[0, 0].get_shared_y_axes().joined(axes[0, 0], axes[1, 2])
+
+
+def test_the_same_figure_is_the_same_file(tmp_path):
+    one, two = (
+        save_figure(loss_curve(METRICS, 0.5, 0.55, "A title"), tmp_path / f"{name}.svg") for name in "ab"
+    )
+    assert one.read_bytes() == two.read_bytes()
+    assert b"dc:date" not in one.read_bytes() and b"<text" not in one.read_bytes(), "letters are drawn"
+    assert png(loss_curve(METRICS, 0.5, 0.55, "")) == png(loss_curve(METRICS, 0.5, 0.55, ""))
+
+
+def test_the_legend_has_no_frame():
+    (axes,) = loss_curve(METRICS, 0.5, 0.55, "").axes
+    assert not axes.get_legend().get_frame_on()
+
+
+# -- in a notebook -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    """What a notebook would show: (data, metadata, what was done), newest last."""
+    shown = []
+
+    class Handle:
+        def update(self, data, metadata, raw):
+            shown.append((data, metadata, "updated"))
+
+    def display(data, metadata, raw, **options):
+        shown.append((data, metadata, "displayed"))
+        return Handle() if options.get("display_id") else None
+
+    monkeypatch.setattr("IPython.display.display", display)
+    return shown
+
+
+def test_a_figure_is_shown_with_alt_text_in_its_own_size(displayed):
+    figure, _ = new_figure(5, 2)
+    show(figure, "an empty plot")
+    ((data, metadata, _),) = displayed
+    assert data["text/plain"] == "an empty plot" and data["image/png"].startswith(b"\x89PNG")
+    assert metadata == {"image/png": {"width": 480, "alt": "an empty plot"}}
+    width = int.from_bytes(data["image/png"][16:20], "big")
+    assert width == 720, "sharper than it is shown, for screens with fine pixels"
+
+
+def watch(monkeypatch):
+    """The figures that a live plot draws, as (steps, held-out loss, floor)."""
+    drawn = []
+    original = figures.loss_curve
+
+    def watching(metrics, floor, held_out, title):
+        drawn.append(([line["step"] for line in metrics if "loss" in line], held_out, floor))
+        return original(metrics, floor, held_out, title)
+
+    monkeypatch.setattr(figures, "loss_curve", watching)
+    return drawn
+
+
+def test_a_live_plot_grows_in_its_place(displayed, monkeypatch):
+    drawn = watch(monkeypatch)
+    live = LivePlot("Training", floor=0.4, every=0.0)
+    for step in (10, 20, 30):
+        live({"step": step, "loss": 3.0 - step / 20})
+    assert drawn == [([10], None, 0.4), ([10, 20], None, 0.4), ([10, 20, 30], None, 0.4)]
+    assert [how for *_, how in displayed] == ["displayed", "updated", "updated"]
+    assert len({data["image/png"] for data, *_ in displayed}) == 3
+    assert {data["text/plain"] for data, *_ in displayed} == {
+        "Training: training loss by step, with the data's floor"
+    }
+
+
+def test_a_live_plot_is_drawn_now_and_then_and_at_the_end(displayed, monkeypatch):
+    drawn = watch(monkeypatch)
+    clock = [100.0]
+    monkeypatch.setattr(figures.time, "monotonic", lambda: clock[0])
+    live = LivePlot("Training", every=5.0)
+    for step in range(1, 13):
+        live({"step": step, "loss": 1.0 + 1 / step})
+        clock[0] += 1.0
+    live({"step": 12, "validation_loss": 0.9})
+    assert [steps[-1] for steps, *_ in drawn] == [1, 7, 12]
+    assert [held_out for _, held_out, _ in drawn] == [None, None, 0.9]
+
+
+def test_a_live_plot_waits_for_a_loss(displayed):
+    live = LivePlot("Training", every=0.0)
+    live({"step": 0, "lr": 0.1})
+    live({"step": 0, "validation_loss": 2.0})
+    assert displayed == []
