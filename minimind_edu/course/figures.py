@@ -34,7 +34,6 @@ STYLE = {
     "grid.color": GREY,
     "grid.alpha": 0.25,
     "axes.prop_cycle": matplotlib.cycler(color=COLOURS),
-    "legend.frameon": False,
     "font.size": 10.0,
     "axes.titlesize": 11.0,
     "svg.fonttype": "path",  # the same letters everywhere, whatever fonts the reader has

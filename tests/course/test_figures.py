@@ -128,9 +128,10 @@ def test_the_same_figure_is_the_same_file(tmp_path):
     assert png(loss_curve(METRICS, 0.5, 0.55, "")) == png(loss_curve(METRICS, 0.5, 0.55, ""))
 
 
-def test_the_legend_has_no_frame():
+def test_the_legend_lies_on_the_card():
     (axes,) = loss_curve(METRICS, 0.5, 0.55, "").axes
-    assert not axes.get_legend().get_frame_on()
+    frame = axes.get_legend().get_frame()
+    assert frame.get_visible() and to_hex(frame.get_facecolor()) == CARD
 
 
 # -- in a notebook -----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from minimind_edu.course import session
-from minimind_edu.course.figures import STYLE
+from minimind_edu.course.figures import CARD, STYLE
 
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
 
@@ -62,7 +62,7 @@ def test_the_device(monkeypatch, found, expected):
 
 def test_what_cells_add_to_figures_has_the_courses_look():
     session.start()
-    assert matplotlib.rcParams["legend.frameon"] is STYLE["legend.frameon"] is False
+    assert matplotlib.rcParams["axes.facecolor"] == STYLE["axes.facecolor"] == CARD
 
 
 def test_a_warning_that_readers_cannot_act_on_is_not_shown():
