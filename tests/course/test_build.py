@@ -149,6 +149,11 @@ def test_a_rebuild_writes_only_where_something_changed(course, capsys):
     state, changed_source = run_once(course, capsys)
     assert state == "stored" and b"It tells about" in changed_source["01_cats.ipynb"]
 
+    (course / "minimind_edu" / "new.py").write_text("")
+    state, changed_package = run_once(course, capsys)
+    assert state == "stored", "what is not compared may have changed"
+    assert changed_package["01_cats.ipynb"] != changed_source["01_cats.ipynb"]
+
     (course / "records" / "claims-01.json").unlink()
     state, again = run_once(course, capsys)
     assert state == "stored" and set(again) == set(first)
