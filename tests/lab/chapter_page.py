@@ -40,24 +40,15 @@ PICTURES = """() => [...document.querySelectorAll('.jp-Notebook img')].map(image
     shown: image.complete && image.naturalWidth > 0,
 }))"""
 
-# Boxes whose contents are wider than they are, so that a reader would have to scroll sideways, and printed
-# lines that are broken because they are too long.
+# Boxes whose contents are wider than they are, so that a reader would have to scroll sideways. Printed lines
+# are broken where they end, and are not among them.
 CUT_OFF = """() => {
     const boxes = '.jp-MarkdownOutput, .jp-OutputArea-output, .cm-scroller, .minimind-explorer, ' +
         '.minimind-picture .widget-html-content, .minimind-explorer .widget-label';
-    const notebook = document.querySelector('.jp-Notebook');
-    const said = (box, width) => `${box.className || box.tagName}: ${width} px in ${box.clientWidth}: ` +
-        box.innerText.trim().slice(0, 80);
-    const faults = [...notebook.querySelectorAll(boxes)]
+    return [...document.querySelector('.jp-Notebook').querySelectorAll(boxes)]
         .filter(box => box.scrollWidth > box.clientWidth + 2 && box.clientWidth > 0)
-        .map(box => said(box, box.scrollWidth));
-    const pen = document.createElement('canvas').getContext('2d');
-    for (const box of notebook.querySelectorAll('.jp-OutputArea-output pre')) {
-        pen.font = getComputedStyle(box).font;
-        const width = Math.max(...box.innerText.split('\\n').map(line => pen.measureText(line).width));
-        if (width > box.clientWidth + 2) faults.push(said(box, Math.round(width)));
-    }
-    return faults;
+        .map(box => `${box.className}: ${box.scrollWidth} px in ${box.clientWidth}: ` +
+             box.innerText.trim().slice(0, 80));
 }"""
 
 # Words that are nearly as dark or light as what lies behind them (WCAG's contrast ratio).
