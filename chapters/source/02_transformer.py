@@ -49,7 +49,8 @@ def difference(ours, *theirs):
 print(", ".join(ModelConfig.presets()))
 
 # %% [markdown]
-# The names are shapes of models, published ones and the course's own. All of them are this:
+# The names are shapes of models, published ones and the course's own. All but the mixtures
+# of experts (`-moe`, chapter 3) are this:
 #
 # ![One block: RMSNorm and attention, then RMSNorm and feed-forward, each added to the residual
 # stream](../figures/02_block.svg)
@@ -166,7 +167,7 @@ spread = max(float(diagonal.max() - diagonal.min()) for diagonal in diagonals)
 claims.record("ch02.rope_spread", spread, at_most=1e-9, source="largest range of scores at one distance")
 
 # %% [markdown]
-# Turn the pair yourself. The left picture turns with the position; the score moves only with the distance.
+# Turn the pair yourself. Move the position: the left picture turns, and the score stays.
 
 
 # %%
@@ -305,10 +306,10 @@ claims.record("ch02.cache_share", share, equals=2 / 8, source="bytes of keys and
 #
 # ## SwiGLU
 #
-# The feed-forward works on each token alone. SwiGLU has a *gate*:
-# $\text{down}(\text{silu}(\text{gate}(x)) \cdot \text{up}(x))$, with $\text{silu}(z) = z / (1 + e^{-z})$. A
-# gate far below zero is shut, one far above lets through. It has three matrices where the older feed-forward
-# had two of width $4C$; a width of $8C/3$ makes both $8C^2$ numbers.
+# The feed-forward works on each token alone. SwiGLU has a *gate*: $\text{down}(\text{silu}(\text{gate}(x))
+# \cdot \text{up}(x))$, with $\text{silu}(z) = z / (1 + e^{-z})$. A gate far below zero is shut, one far above
+# multiplies by itself. It has three matrices where the older feed-forward had two of width $4C$; a width of
+# $8C/3$ makes both $8C^2$ numbers.
 
 
 # %%
@@ -334,11 +335,11 @@ claims.record("ch02.swiglu", worst, at_most=1e-5, source="difference from transf
 # %% [markdown]
 # ## The whole model
 #
-# Now the parts meet published weights, by their names. Two switches are new. *q/k norm* (Qwen3, MiniMind-3)
-# is an RMSNorm on each query and key head before RoPE, after which a head's vector has length $\sqrt{D}$
-# (before its learned weights), so that a score is at most $\sqrt{D}$. *Biases* on q, k and v are Qwen2's.
-# Both apply where the weights have them. A *tied* model has no output head of its own: the embedding matrix
-# is used again.
+# Now the parts are joined, under the names of published weights. Two switches are new. *q/k norm* (Qwen3,
+# MiniMind-3) is an RMSNorm on each query and key head before RoPE, after which a head's vector has length
+# $\sqrt{D}$ (before its learned weights), so that a score is at most $\sqrt{D}$. *Biases* on q, k and v are
+# Qwen2's. Both apply where the weights have them. A *tied* model has no output head of its own: the embedding
+# matrix is used again.
 
 
 # %%
@@ -409,12 +410,14 @@ worst = difference(last, attention(query[:, :, -1:], key, value))
 claims.record("ch02.last_query", worst, at_most=1e-5, source="the last query alone, against all of them")
 
 # %%
-model, ids = MiniMind(ModelConfig.preset("edu", vocab_size=500)).eval(), torch.randint(500, (1, 200))
-cache = KVCache(model.config, batch_size=1, max_length=200)
+model, ids = MiniMind(ModelConfig.preset("edu", vocab_size=500)).eval(), torch.randint(500, (1, 300))
+for parameter in model.parameters():  # larger weights than a fresh model's, so that it writes varied tokens
+    nn.init.normal_(parameter, std=0.1) if parameter.dim() > 1 else None
+cache = KVCache(model.config, batch_size=1, max_length=300)
 with torch.inference_mode():
-    pieces = [model(piece, cache=cache).logits for piece in ids.split([150, 1, 1, 48], dim=1)]
+    pieces = [model(piece, cache=cache).logits for piece in ids.split([20, 1, 1, 278], dim=1)]
     worst = difference(model(ids).logits, torch.cat(pieces, dim=1))
-claims.record("ch02.cache_logits", worst, at_most=2e-5, source="in four pieces, against all at once")
+claims.record("ch02.cache_logits", worst, at_most=1e-4, source="in four pieces, against all at once")
 
 # %% [markdown]
 # How much work is it? A prompt of 32 tokens and 96 new ones take
@@ -439,10 +442,14 @@ def write(use_cache, prompt=32, new=96):
 print(f"{without:,} positions without a cache, {with_cache} with one; equal tokens: {kept.equal(recomputed)}")
 claims.record("ch02.cache_work", without / with_cache, equals=7632 / 127, source="positions, without / with")
 claims.record("ch02.cache_tokens", kept.equal(recomputed), equals=1, source="greedy tokens are the same")
+prompts = [ids[0, :5].tolist(), ids[0, :20].tolist()]  # a batch of unequal prompts, padded on the left
+assert generate(model, prompts, max_new_tokens=30) == [
+    generate(model, [p], max_new_tokens=30)[0] for p in prompts
+]
 
 # %% [markdown]
-# The time saved is less than that ratio: a hundred positions at once use a processor better than one alone.
-# With a prompt of 192 tokens:
+# The time saved is far less than such a ratio: a hundred positions at once use a processor better than one
+# alone. With a prompt of 192 tokens (22,992 positions against 287):
 
 # %% tags=["nbval-ignore-output"]
 seconds = {True: [], False: []}
@@ -485,7 +492,7 @@ zoo["LLaMA-7B"] = ModelConfig(
     intermediate_size=11008, rope_theta=1e4, qk_norm=False, tie_word_embeddings=False,
 )  # fmt: skip
 
-print(f"{'':18}layers width heads inner q/k-norm tied  parameters  embedding")
+print(f"{'':18}layers width heads inner q/k-norm tied  parameters  embedding, head")
 agreeing = 0
 for name, c in zoo.items():
     with torch.device("meta"):
@@ -542,9 +549,10 @@ print("after: ", tokenizer.decode(generate(model, [prompt], max_new_tokens=25)[0
 # A pair that completed a turn within 64 tokens has shown every angle. A slower pair will show angles that no
 # query ever met. And the softmax will spread over more keys than it ever had to.
 #
-# *YaRN* answers both. Pairs that turn at least `beta_fast` times over the old length stay as they are, those
-# below `beta_slow` turns are slowed down by the factor $s$ of the extension, with a ramp between. And cosines
-# and sines are multiplied by $0.1 \ln s + 1$, which sharpens the softmax. (MiniMind leaves that factor at 1.)
+# *YaRN* addresses both. Pairs that turn at least `beta_fast` times over the old length stay as they are,
+# those below `beta_slow` turns are slowed down by the factor $s$ of the extension, with a ramp between. And
+# cosines and sines are multiplied by $0.1 \ln s + 1$, which sharpens the softmax. (MiniMind leaves that
+# factor at 1.)
 #
 # ![Turns of each pair within 64 tokens, plain and with YaRN: pairs with at least one turn are left alone,
 # pairs with less than a quarter are slowed by 8](../figures/02_yarn.svg)
@@ -561,7 +569,8 @@ def yarn(frequencies, scaling, theta):
         radians = 2 * math.pi * turns / scaling.original_max_position_embeddings
         return -len(frequencies) * math.log(radians) / math.log(theta)
 
-    first, last = math.floor(pair(scaling.beta_fast)), math.ceil(pair(scaling.beta_slow))
+    first = max(math.floor(pair(scaling.beta_fast)), 0)
+    last = min(math.ceil(pair(scaling.beta_slow)), len(frequencies) - 1)
     ramp = ((torch.arange(len(frequencies)) - first) / (last - first)).clamp(0, 1)
     return frequencies * (1 - ramp + ramp / scaling.factor)
 
@@ -585,21 +594,23 @@ def stretched(scaling):
     return longer.eval()
 
 
-ours = rope_frequencies(plain.replace(rope_scaling=full))
-worst = difference(yarn(frequencies, full, 300.0) / ours, torch.ones(32))
+both = [full, RopeScaling(8, 64, 32, 1)]  # ours, and the published turns
+ours = torch.stack([rope_frequencies(plain.replace(rope_scaling=scaling)) for scaling in both])
+paper = torch.stack([yarn(frequencies, scaling, 300.0) for scaling in both])
+worst = difference(paper / ours, torch.ones(2, 32))
 claims.record("ch02.yarn", worst, at_most=1e-5, source="relative difference from the package's frequencies")
 ids, longer = torch.tensor([held_out[:512]]), stretched(full)
 with torch.inference_mode():
     worst = difference(longer(ids).logits, longer.to_transformers()(ids).logits)
-claims.record("ch02.yarn_logits", worst, at_most=1e-2, source="difference from transformers, 512 tokens")
+claims.record("ch02.yarn_logits", worst, at_most=1e-3, source="difference from transformers, 512 tokens")
 
 # %% [markdown]
-# Now the loss by position, up to eight times the trained length, on windows that move on by 64 tokens: each
-# position is measured on almost the same text. YaRN's two halves are also taken apart. (A factor of 1 slows
-# nothing down.)
+# Now the loss by position, up to eight times the trained length, on windows that move on by 32 tokens: each
+# block of 32 positions is measured on almost the same text. YaRN's two halves are also taken apart. (A factor
+# of 1 slows nothing down.)
 
 # %% tags=["nbval-ignore-output"]
-windows = torch.tensor(held_out).unfold(0, 512, 64)[:96]
+windows = torch.tensor(held_out).unfold(0, 512, 32)[:96]
 halves = {
     "slower pairs only": RopeScaling(8, 64, 1, 0.25),
     "sharper softmax only": RopeScaling(1, 64, 1, 0.25, full.attention_factor),
@@ -608,9 +619,11 @@ losses = {}
 for name, scaling in {"plain": None, **halves, "YaRN, both": full}.items():
     longer = stretched(scaling)
     with torch.inference_mode():
-        logits = torch.cat([longer(batch).logits[:, :-1] for batch in windows.split(16)])
-    loss = F.cross_entropy(logits.transpose(1, 2), windows[:, 1:], reduction="none")
-    losses[name] = loss.mean(dim=0)  # (511,)
+        pieces = [
+            F.cross_entropy(longer(one).logits[:, :-1].transpose(1, 2), one[:, 1:], reduction="none")
+            for one in windows.split(16)
+        ]
+    losses[name] = torch.cat(pieces).mean(dim=0)  # (511,)
 figure, axes = figures.new_figure(7.5, 3.8)
 for name, loss in losses.items():
     axes.plot(torch.arange(17, 512, 32), loss[1:].unfold(0, 30, 32).mean(dim=1), label=name)
@@ -622,14 +635,14 @@ axes.set(
     title="Trained on 64 tokens, left of the dotted line",
 )
 with figures.style():
-    axes.legend()
-figures.show(figure, "loss by position up to 512: plain rises steadily after 64, YaRN rises much less")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.15, 1))
+figures.show(figure, "loss by position up to 512: plain rises steadily after 64, YaRN rises less")
 
 # %% [markdown]
-# Nothing falls off a cliff. The plain model loses more the further it is from what it was trained on. YaRN
-# takes part of that away without any training, and costs little inside the old length. At this size the
-# sharper softmax alone removes more than the slower pairs alone. (YaRN's authors also train briefly at the
-# new length, which we do not.)
+# Nothing falls off a cliff. The plain model loses more the further it is from what it was trained on. Far
+# out, YaRN takes part of that away without any training, and it costs little inside the old length. But at
+# this size the sharper softmax alone does better still: slowing the pairs does not help here. (YaRN's authors
+# also train briefly at the new length, which we do not.)
 
 # %% tags=["nbval-ignore-output"]
 inside = {name: float(loss[32:63].mean()) for name, loss in losses.items()}
@@ -643,11 +656,8 @@ claims.record("ch02.break", broken, at_least=1.2, source="plain loss, far / insi
 claims.record("ch02.yarn_repairs", repaired, at_least=0.2, source="share of the far excess that YaRN removes")
 cost = inside["YaRN, both"] / inside["plain"]
 claims.record("ch02.yarn_inside", cost, at_most=1.1, source="loss inside, YaRN / plain")
-by_softmax = (far["plain"] - far["sharper softmax only"]) / excess
-by_slowing = (far["plain"] - far["slower pairs only"]) / excess
-claims.record(
-    "ch02.yarn_halves", by_softmax - by_slowing, at_least=0.05, source="share by softmax - by slowing"
-)
+alone = far["sharper softmax only"] / far["plain"]
+claims.record("ch02.yarn_softmax", alone, at_most=0.95, source="far loss, sharper softmax alone / plain")
 
 # %% [markdown]
 # ## A break: the mask forgotten
@@ -658,31 +668,39 @@ claims.record(
 
 # %%
 def short_run(causal, steps=120):
-    """The mean loss over the last ten steps."""
+    """The mean loss of the last ten steps, and then, with the mask, that of fresh rows."""
     torch.manual_seed(0)
     shape = ModelConfig.preset("edu", **sizes, hidden_size=64, num_hidden_layers=1)
     weights, history = dict(MiniMind(shape).named_parameters()), []
     optimizer = torch.optim.AdamW(weights.values(), lr=1e-2, betas=(0.9, 0.95))
     lines = torch.tensor(train_ids[: len(train_ids) // 64 * 64]).view(-1, 64)
-    for batch in lines[: 16 * steps].split(16):
+
+    def loss_of(batch, causal):
         logits = forward(weights, shape, batch, causal)[:, :-1]
-        loss = F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+
+    for batch in lines[: 16 * steps].split(16):
+        loss = loss_of(batch, causal)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         history.append(loss.item())
-    return sum(history[-10:]) / 10
+    return sum(history[-10:]) / 10, loss_of(lines[-64:], True).item()
 
 
 # %% tags=["nbval-ignore-output"]
-with_mask, without_mask = short_run(True), short_run(False)
+(with_mask, fresh_with), (without_mask, fresh_without) = short_run(True), short_run(False)
 print(f"with the mask {with_mask:.2f}, without {without_mask:.2f}, floor {floor:.2f} nats a token")
-claims.record("ch02.mask_kept", with_mask / floor, at_least=1.0, source="loss / floor, causal")
+print(f"on fresh rows, where the mask counts again: {fresh_with:.2f} and {fresh_without:.2f}")
+claims.record("ch02.mask_kept", with_mask / floor, at_least=1.0, at_most=6, source="loss / floor, causal")
 claims.record("ch02.mask_forgotten", without_mask / floor, at_most=0.8, source="loss / floor, no mask")
+useless = fresh_without / fresh_with
+claims.record("ch02.mask_useless", useless, at_least=1.2, source="fresh rows, masked: trained without / with")
 
 # %% [markdown]
 # The broken model looks brilliant and is useless: at writing time there is no successor to copy. The floor
-# gives it away. **On fresh text, no honest model gets below the entropy of the data.**
+# gives it away. **Over enough fresh text, no honest model gets below the entropy of the
+# data.**
 
 # %% [markdown]
 # ## Exercises
@@ -740,22 +758,21 @@ check("ch02.to_interleaved", to_interleaved)
 # %% [markdown]
 # ## Claims
 
-# %%
+# %% tags=["nbval-ignore-output"]
 claims.table()
 
 # %% [markdown]
 # ## At full scale
 #
 # The same code builds the published sizes. The data must be files of your own in MiniMind's formats; these
-# commands train the two models of the zoo that most people start with, and measure the speed of your machine
-# first:
+# commands measure the speed of your machine, then train two models of the zoo:
 #
 # ```
 # minimind-edu bench --preset minimind2-small --max_seq_len 512
 # minimind-edu pretrain --preset minimind2-small --vocab_size 6400 --max_seq_len 512 --epochs 1 \
 #     --data_path pretrain_hq.jsonl --out_dir out/minimind2-small
-# minimind-edu pretrain --preset minimind-3 --vocab_size 6400 --max_seq_len 512 --epochs 1 \
-#     --data_path pretrain_hq.jsonl --out_dir out/minimind-3
+# minimind-edu pretrain --preset minimind2 --vocab_size 6400 --max_seq_len 512 --epochs 1 \
+#     --data_path pretrain_hq.jsonl --out_dir out/minimind2
 # ```
 #
 # MiniMind's author reports, for one epoch of `pretrain_hq.jsonl` (1.6 GB) on an RTX 3090 with the original

@@ -68,6 +68,18 @@ def _rope_mixed_layouts(x: Tensor, positions: Tensor, theta: float) -> Tensor:
     return x * angles.cos() + torch.cat((-second, first), dim=-1) * angles.sin()
 
 
+def _rope_neighbours_with_halves(x: Tensor, positions: Tensor, theta: float) -> Tensor:
+    angles = _angles(x, positions, theta).repeat(1, 2)
+    turned = torch.stack((-x[:, 1::2], x[:, 0::2]), dim=-1).flatten(1)
+    return x * angles.cos() + turned * angles.sin()
+
+
+def _rope_angle_a_channel(x: Tensor, positions: Tensor, theta: float, power: float) -> Tensor:
+    angles = positions[:, None] * theta ** (power * torch.arange(x.shape[-1]) / x.shape[-1])
+    first, second = x.chunk(2, dim=-1)
+    return x * angles.cos() + torch.cat((-second, first), dim=-1) * angles.sin()
+
+
 def _first_pair_turns_by_position(attempt: Callable, generator: torch.Generator) -> bool:
     x = torch.zeros(3, 4)
     x[:, 0] = 1.0
@@ -151,6 +163,18 @@ _ROPE = Exercise(
             _rope_mixed_layouts,
         ),
         Mistake(
+            "the pairs are neighbours, but the angles are laid out for halves (0 1 … 0 1 …)",
+            _rope_neighbours_with_halves,
+        ),
+        Mistake(
+            "the two channels of a pair turn by different angles: there are D/2 frequencies, not D",
+            lambda x, p, theta: _rope_angle_a_channel(x, p, theta, power=-1.0),
+        ),
+        Mistake(
+            "the exponent grows with the channel, not with the pair: both channels turn alike",
+            lambda x, p, theta: _rope_angle_a_channel(x, p, theta, power=-2.0),
+        ),
+        Mistake(
             "theta has no effect: the base of the frequencies is an argument, not always the same number",
             lambda x, p, theta: rope(x, p, 10_000.0),
         ),
@@ -212,6 +236,11 @@ def _to_halves(weight: Tensor, heads: int) -> Tensor:
     return weight.view(heads, rows // heads // 2, 2, columns).transpose(1, 2).reshape(rows, columns)
 
 
+def _rows_stay_whole(attempt: Callable, generator: torch.Generator) -> bool:
+    given = attempt(10 * torch.arange(12.0)[:, None] + torch.arange(3.0), 2)
+    return bool((given - given[:, :1] == torch.arange(3.0)).all())
+
+
 def _rows_are_kept(attempt: Callable, generator: torch.Generator) -> bool:
     numbers = torch.arange(12.0)[:, None]
     return attempt(numbers, 2).flatten().sort().values.tolist() == list(range(12))
@@ -251,12 +280,20 @@ _INTERLEAVED = Exercise(
         ),
         Property("rows should only trade places: some are lost, doubled or changed", _rows_are_kept),
         Property(
+            "a row was taken apart: its columns stay together and in order, only whole rows move",
+            _rows_stay_whole,
+        ),
+        Property(
             "row by row: a head with rows 0 1 2 3 4 5 becomes 0 3 1 4 2 5",
             lambda f, g: f(torch.arange(6.0)[:, None], 1).flatten().tolist() == [0, 3, 1, 4, 2, 5],
         ),
         Property(
             "with two heads, the first keeps rows 0 to D - 1 for itself",
             lambda f, g: set(f(torch.arange(12.0)[:, None], 2).flatten().tolist()[:6]) == set(range(6)),
+        ),
+        Property(
+            "every head is rearranged like the first: rows 6 to 11 become 6 9 7 10 8 11",
+            lambda f, g: f(torch.arange(12.0)[:, None], 2).flatten().tolist()[6:] == [6, 9, 7, 10, 8, 11],
         ),
     ),
 )

@@ -37,6 +37,7 @@ def _attend(
     hide: Callable[[Tensor], Tensor] = lambda ones: ones.triu(1),
     axis: int = -1,
     fill: float = float("-inf"),
+    keep_nan: bool = False,
 ) -> Tensor:
     """Attention with one thing wrong."""
     heads, tokens, size = query.shape
@@ -44,7 +45,8 @@ def _attend(
     repeat = repeat or (lambda x: x.repeat_interleave(group, dim=0))
     scores = query @ repeat(key).transpose(1, 2) * (size**-0.5 if scale is None else scale)
     scores = scores.masked_fill(hide(torch.ones(tokens, tokens, dtype=torch.bool)), fill)
-    return scores.softmax(dim=axis).nan_to_num(0.0) @ repeat(value)
+    weights = scores.softmax(dim=axis)
+    return (weights if keep_nan else weights.nan_to_num(0.0)) @ repeat(value)
 
 
 def _masked_after_softmax(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -52,6 +54,13 @@ def _masked_after_softmax(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     group = heads // key.shape[0]
     scores = query @ key.repeat_interleave(group, 0).transpose(1, 2) / size**0.5
     return scores.softmax(dim=-1).tril() @ value.repeat_interleave(group, 0)
+
+
+def _scores_transposed(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    group, tokens = query.shape[0] // key.shape[0], query.shape[1]
+    scores = key.repeat_interleave(group, 0) @ query.transpose(1, 2) / query.shape[-1] ** 0.5
+    scores = scores.masked_fill(torch.ones(tokens, tokens, dtype=torch.bool).triu(1), float("-inf"))
+    return scores.softmax(dim=-1) @ value.repeat_interleave(group, 0)
 
 
 def _inputs(generator: torch.Generator, heads: int = 4, groups: int = 2) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,6 +86,13 @@ def _neighbours_share(attempt: Callable, generator: torch.Generator) -> bool:
     changed[1] += 1.0
     moved = (attempt(query, key, changed) - attempt(query, key, value)).abs().amax(dim=(1, 2)) > 1e-3
     return moved.tolist() == [False, False, True, True]
+
+
+def _scale_is_right(attempt: Callable, generator: torch.Generator) -> bool:
+    query, value = torch.zeros(2, 2, 4), torch.zeros(1, 2, 4)
+    query[:, 1, 0], value[:, 1] = 2.0, 1.0  # the second token's scores: 0 with the first, 4 / 2 with itself
+    given = attempt(query.clone(), query[:1].clone(), value)[:, 1]
+    return torch.allclose(given, torch.tensor(2.0).sigmoid().expand(2, 4), atol=1e-4)
 
 
 def _weights_sum_to_one(attempt: Callable, generator: torch.Generator) -> bool:
@@ -109,6 +125,18 @@ GROUPED_ATTENTION = Exercise(
         Mistake(
             "tokens do not see themselves: the mask is off by one, and hides the diagonal",
             lambda q, k, v: _attend(q, k, v, hide=lambda ones: ones.triu(0)),
+        ),
+        Mistake(
+            "the first token sees nothing (its softmax is NaN): the mask hides the diagonal, off by one",
+            lambda q, k, v: _attend(q, k, v, hide=lambda ones: ones.triu(0), keep_nan=True),
+        ),
+        Mistake(
+            "minus infinity times 0 is NaN: fill the hidden scores in instead of multiplying the mask",
+            lambda q, k, v: torch.full_like(q, float("nan")),
+        ),
+        Mistake(
+            "the scores are those of the keys with the queries: a row belongs to a query, a column to a key",
+            _scores_transposed,
         ),
         Mistake(
             "each token sees one token of the future: the mask is off by one",
@@ -175,6 +203,10 @@ GROUPED_ATTENTION = Exercise(
                 torch.tensor([0.0, 0.5, 1.0])[None, :, None].expand(2, 3, 4),
                 atol=1e-4,
             ),
+        ),
+        Property(
+            "the scale is wrong: with D = 4, a query and a key whose dot product is 4 have the score 2",
+            _scale_is_right,
         ),
     ),
 )

@@ -95,6 +95,8 @@ def _examine(exercise: Exercise, attempt: Callable, generator: torch.Generator) 
             return f"hint: {type(error).__name__} on {_call(arguments)}: {error}"
         if given is None and right is not None:
             return "hint: the function returned None; is its last line a return?"
+        if isinstance(right, Tensor) and isinstance(given, list | tuple) and _tensor(given) is None:
+            return f"hint: the result should be a tensor, not a {type(given).__name__}"
         if _same(right, given, exercise.tolerance) and not _same(own, arguments, 0.0):
             return "hint: the values are right, but the function changed its arguments; work on a copy"
         if not _same(right, given, exercise.tolerance):

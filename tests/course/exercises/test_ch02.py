@@ -51,7 +51,8 @@ def a_frequency_a_channel(x, positions, theta):
         (sine_first, "changed places"),
         (half_the_size, "divide by D"),
         (angles_of_neighbours, "laid out for neighbours"),
-        (a_frequency_a_channel, "keeps lengths"),
+        (a_frequency_a_channel, "different angles"),
+        (lambda x, positions, theta: rope(x, positions, theta).tolist(), "a tensor, not a list"),
         (lambda x, positions, theta: torch.stack(rope(x, positions, theta).chunk(2, -1)), "shape of x"),
         (lambda x, positions, theta: x + rope(x, positions, theta), "position 0 turns nothing"),
     ],
@@ -65,6 +66,13 @@ def attend(query, key, value, dim=-1, visible=-1e9, repeat_value=torch.Tensor.re
     scores = query @ key.repeat_interleave(group, 0).transpose(1, 2) / math.sqrt(query.shape[-1])
     scores = scores.masked_fill(~torch.ones(tokens, tokens).tril().bool(), visible)
     return scores.softmax(dim) @ repeat_value(value, group, 0)
+
+
+def nothing_seen_first(query, key, value):
+    group, tokens = query.shape[0] // key.shape[0], query.shape[1]
+    scores = query @ key.repeat_interleave(group, 0).transpose(1, 2) / math.sqrt(query.shape[-1])
+    scores = scores.masked_fill(torch.ones(tokens, tokens).triu().bool(), -math.inf)
+    return scores.softmax(-1) @ value.repeat_interleave(group, 0)
 
 
 def in_turn(value, group, dim):
@@ -82,10 +90,21 @@ def in_turn(value, group, dim):
         (lambda q, k, v: grouped_attention(q, k, v).transpose(0, 1), "shape is that of query"),
         (lambda q, k, v: F.scaled_dot_product_attention(q[None], k[None], v[None], enable_gqa=True), "shape"),
         (lambda q, k, v: grouped_attention(q, v, v), "compared with the values"),
+        (lambda q, k, v: grouped_attention(q * q.shape[-1], k, v), "the scale is wrong"),
+        (
+            lambda q, k, v: grouped_attention(q * (q.shape[-1] / q.shape[0]) ** 0.5, k, v),
+            "the scale is wrong",
+        ),
+        (nothing_seen_first, "the mask hides the diagonal"),
     ],
 )
 def test_grouped_attention(answer, hint):
     assert all(hint in examine(exercise("ch02.grouped_attention"), answer, seed) for seed in range(3))
+
+
+def first_head_only(weight, heads):
+    size = len(weight) // heads
+    return torch.cat((to_interleaved(weight[:size], 1), weight[size:]))
 
 
 @pytest.mark.parametrize(
@@ -95,6 +114,8 @@ def test_grouped_attention(answer, hint):
         (lambda w, heads: w.view(heads, -1, w.shape[1]).transpose(0, 1).reshape(w.shape), "0 3 1 4 2 5"),
         (lambda w, heads: to_interleaved(w, heads).view(heads, -1, w.shape[1]), "shape of the weight"),
         (lambda w, heads: -to_interleaved(w, heads), "only trade places"),
+        (lambda w, heads: w.view(heads, 2, -1).transpose(1, 2).reshape(w.shape), "taken apart"),
+        (first_head_only, "like the first"),
         (lambda w, heads: torch.stack(w.chunk(2), dim=1).reshape(w.shape), "different heads are mixed"),
     ],
 )
