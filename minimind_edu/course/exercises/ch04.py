@@ -20,6 +20,7 @@ def _integer(generator: torch.Generator, low: int, high: int) -> int:
 
 
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean -ln p of the next token, of logits (B, T, V) and labels (B, T): not shifted, -100 ignored."""
     logits, targets = logits[:, :-1], labels[:, 1:]
     labelled = targets != -100
     log_probabilities = logits.log_softmax(dim=-1)[labelled]
@@ -135,6 +136,7 @@ def _first_label_is_free(attempt: Callable, generator: torch.Generator) -> bool:
 
 
 def wsd(step: int, total: int, warmup: int, peak: float, last: float) -> float:
+    """Learning rate of a step (from 0): warm-up, peak, and a line down in the last fifth of the steps."""
     if step < warmup:
         return peak * (step + 1) / (warmup + 1)
     decay_steps = total // 5

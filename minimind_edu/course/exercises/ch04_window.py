@@ -18,6 +18,7 @@ def _integer(generator: torch.Generator, low: int, high: int) -> int:
 
 
 def window_gradient(gradients: list[Tensor], tokens: list[int]) -> Tensor:
+    """The gradient of the mean over all tokens, from those of the batches' means (tensors of one shape)."""
     weighted = [gradient * count for gradient, count in zip(gradients, tokens, strict=True) if count > 0]
     return sum(weighted) / sum(tokens)
 
@@ -97,6 +98,7 @@ def _leaves_empty_out(attempt: Callable, generator: torch.Generator) -> bool:
 
 
 def top_p(probabilities: Tensor, p: float) -> Tensor:
+    """Of probabilities (V,) keep the fewest likeliest that reach p; (V,), with sum 1."""
     ordered, order = probabilities.sort(descending=True)
     before = ordered.cumsum(dim=0) - ordered  # what the likelier tokens have together
     ordered = torch.where(before < p, ordered, 0.0)
