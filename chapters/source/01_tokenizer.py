@@ -813,8 +813,10 @@ claims.table()
 # then pretraining with it:
 #
 # ```
-# minimind-edu tokenizer train --data_path pretrain.jsonl --vocab_size 6400 --out_dir out/tokenizer
-# minimind-edu pretrain --data_path pretrain.jsonl --tokenizer_path out/tokenizer --preset minimind2-small
+# minimind-edu tokenizer train --data_path pretrain.jsonl --vocab_size 6400 \
+#     --out_dir out/tokenizer
+# minimind-edu pretrain --data_path pretrain.jsonl --tokenizer_path out/tokenizer \
+#     --preset minimind2-small
 # ```
 #
 # `--readable` trains with `BPETokenizer`. It runs on the CPU; we found no reported times for it. Train the

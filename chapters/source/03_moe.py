@@ -405,7 +405,7 @@ print("more than 1,000 times larger:", min(unnormalised, two) > 1000 * dead)
 # for four experts. (A random matrix still tells some classes apart.)
 
 # %%
-print("seed   loss/floor, dead and live    bits, dead and live")
+print(f"{'':4}{'loss / floor':>20}{'bits':>22}\n{'seed':4}{'dead':>12}{'live':>8}{'dead':>14}{'live':>8}")
 gaps, factors, excess = [], [], []
 for seed in ch03.SEEDS:
     dead = record.find(model="dead router", seed=seed)
@@ -413,7 +413,7 @@ for seed in ch03.SEEDS:
     gaps.append(dead["ratio"] - live["ratio"])
     factors.append(live["bits"] / dead["bits"])
     excess.append(dead["ratio"] - record.find(model="dense, active", seed=seed)["ratio"])
-    print(f"{seed}      {dead['ratio']:.3f} {live['ratio']:20.3f} {dead['bits']:16.2f} {live['bits']:10.2f}")
+    print(f"{seed:4}{dead['ratio']:12.3f}{live['ratio']:8.3f}{dead['bits']:14.2f}{live['bits']:8.2f}")
 claims.record("ch03.dead_router_costs", min(gaps), at_least=0.04, source="loss/floor, least of three seeds")
 claims.record(
     "ch03.live_router_bits", min(factors), at_least=2, source="live over dead, least of three seeds"
@@ -466,7 +466,7 @@ claims.record(
 )
 
 # %% [markdown]
-# The whole grid, three seeds each, and their means as strokes:
+# The whole grid, three seeds of the initial weights each, and their means as strokes:
 
 # %%
 names = [name for name in ch03.MODELS if name != "dead router"]
@@ -516,8 +516,9 @@ print("seed 3:", third)
 assert min(third, key=third.get) == "7 experts, top-1, 1 shared"
 
 # %% [markdown]
-# Memory and time are the price. All experts must lie in memory, and several small matrix products cost more
-# than one large one of the same work. How much more depends on the machine; we let the two models take turns.
+# Memory and time are the price. All experts must lie in memory, and several small matrix products can cost
+# more than one large one of the same work. How much more depends on the machine; we let the two models take
+# turns.
 
 # %% tags=["nbval-ignore-output"]
 small_model = ch03.build("dense, active", 0.0, 1, tokenizer)

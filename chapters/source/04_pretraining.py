@@ -305,7 +305,8 @@ options("optimizer", "learning_rate", "weight_decay")
 
 # %% [markdown]
 # **Which learning rate?** Too low wastes the steps; too high overshoots. The record holds runs of 150 steps
-# of the `edu` shape, on the same tokens: each optimizer at four rates, the best rate with three seeds.
+# of the `edu` shape, on the same tokens: each optimizer at four rates, the best rate with three seeds of the
+# initial weights.
 
 
 # %% tags=["nbval-ignore-output"]
@@ -604,9 +605,9 @@ def draw(prompt, temperature, top_k, top_p):
     likeliest = logits.argsort(descending=True)[:12].tolist()
     names = [f"{place}. {ascii(tokenizer.decode([i]))[1:-1]}" for place, i in enumerate(likeliest, start=1)]
     figure, axes = figures.new_figure(7.5, 3.2)
-    axes.bar(names, chances[likeliest])
+    axes.bar(range(12), chances[likeliest])
+    axes.set_xticks(range(12), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set(title=f"{prompt} …   {int((chances > 0).sum())} tokens can be drawn", ylim=(0, 1))
-    axes.tick_params(axis="x", rotation=40)
     return figure
 
 
