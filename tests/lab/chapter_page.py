@@ -206,7 +206,10 @@ class ExplorerOnPage:
         self.picture = box.locator(".minimind-picture")
 
     def move_each_control(self) -> dict[str, bool]:
-        """Move every control; returns by its label whether the picture followed."""
+        """Move every control and put it back; returns by its label whether the picture followed.
+
+        Back, because one control can hide another: with top-k at 1, top-p changes nothing.
+        """
         followed = {}
         controls = self.box.locator(":scope > :not(.minimind-picture)").all()
         for number, control in enumerate(controls):
@@ -215,23 +218,36 @@ class ExplorerOnPage:
         return followed
 
     def _move(self, control: Locator) -> bool:
-        """Change a control's value in ways that it has, until the picture changes."""
+        """Change a control's value in ways that it has, until the picture changes, and change it back."""
+        return any(self._there_and_back(there, back) for there, back in self._ways(control))
+
+    def _ways(self, control: Locator) -> list[tuple[Callable[[], object], Callable[[], object]]]:
+        """Actions that change a control's value, each with the one that undoes it."""
         handle, select, field = (
             control.locator(kind).first
             for kind in (".noUi-handle", "select", "input:not([type=checkbox]), textarea")
         )
-        before = self.picture.inner_html()
         if handle.count():
-            keys = ("ArrowRight", "ArrowLeft", "ArrowLeft")
-            return any(self._after(before, lambda key=key: handle.press(key)) for key in keys)
+            right, left = (lambda key=key: handle.press(key) for key in ("ArrowRight", "ArrowLeft"))
+            # A step to the right may change nothing: at the end of the scale, or between equal pictures.
+            return [(right, left), (left, right), (left, right)]
         if select.count():
             chosen = select.evaluate("one => one.selectedIndex")
             others = [n for n in range(select.locator("option").count()) if n != chosen]
-            return any(self._after(before, lambda n=n: select.select_option(index=n)) for n in others)
+            back = lambda: select.select_option(index=chosen)  # noqa: E731
+            return [(lambda n=n: select.select_option(index=n), back) for n in others]
         if field.count():
-            return self._after(before, lambda: (field.press("End"), field.type(" 7"), field.press("Tab")))
+            there = lambda: (field.press("End"), field.type(" 7"), field.press("Tab"))  # noqa: E731
+            back = lambda: (field.press("End"), field.press("Backspace"), field.press("Tab"))  # noqa: E731
+            return [(there, back)]
         button = control.locator("input[type=checkbox], button:not(.mod-active)").first
-        return self._after(before, button.click)
+        return [(button.click, button.click)]
+
+    def _there_and_back(self, there: Callable[[], object], back: Callable[[], object]) -> bool:
+        if not self._after(self.picture.inner_html(), there):
+            return False
+        self._after(self.picture.inner_html(), back)
+        return True
 
     def _after(self, before: str, action: Callable[[], object]) -> bool:
         """Whether the picture is another one, and shown, soon after an action."""
