@@ -611,12 +611,12 @@ def draw(prompt, temperature, top_k, top_p):
     return figure
 
 
-prompts = ("Lily Ironside lives in", "Lily Ironside", "It was a", "7 plus 2 is", "The pet of")
+prompts = ("Lily Ironside", "Lily Ironside lives in", "It was a", "7 plus 2 is", "The pet of")
 widgets.explore(
     draw,
     "Probabilities of the twelve likeliest next tokens after a prompt",
     prompt=ipywidgets.Dropdown(options=prompts, description="prompt"),
-    temperature=ipywidgets.FloatSlider(1.0, min=0.1, max=3, description="temperature"),
+    temperature=ipywidgets.FloatSlider(1.0, min=0.25, max=3, step=0.25, description="temperature"),
     top_k=ipywidgets.IntSlider(0, min=0, max=20, description="top-k"),
     top_p=ipywidgets.FloatSlider(1.0, min=0.05, max=1, step=0.05, description="top-p"),
 )
