@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from minimind_edu.course.drawing import arrow, box, canvas, write
-from minimind_edu.course.figures import BLUE, GREEN, GREY, save_figure
+from minimind_edu.course.figures import BLUE, GREEN, GREY, ORANGE, save_figure
 
 TOKENS = ("<bos>", "Lily", " works", " as", " a", " singer", "<eos>")
 WIDTH, GAP, LEFT = 0.84, 0.12, 0.95
@@ -22,8 +22,10 @@ for index, token in enumerate(TOKENS):
         "-100" if is_last else TOKENS[index + 1].strip(),
         GREY if is_last else GREEN,
     )
-    arrow(axes, (x + WIDTH / 2, 0.7), (x + WIDTH / 2, 1.62), GREY if is_last else GREEN)
+    for bottom, top in ((0.69, 0.94), (1.38, 1.63)):
+        arrow(axes, (x + WIDTH / 2, bottom), (x + WIDTH / 2, top), GREY if is_last else GREEN)
+width = len(TOKENS) * (WIDTH + GAP) - GAP
+box(axes, LEFT, 0.95, width, 0.42, "model: logits over the vocabulary, at every position", ORANGE)
 write(axes, LEFT - 0.08, 0.46, "input_ids", ha="right")
 write(axes, LEFT - 0.08, 1.86, "target", ha="right")
-write(axes, LEFT + 2.5, 1.16, "model: logits over the vocabulary", size=9, backgroundcolor="#fbfaf7")
 save_figure(figure, Path(__file__).with_suffix(".svg"))
