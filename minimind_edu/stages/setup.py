@@ -18,7 +18,7 @@ from minimind_edu.data.world.files import default_file
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.model.weights import MODEL_TYPE
 from minimind_edu.tokenizer import Tokenizer, load_tokenizer
-from minimind_edu.training import FitResult, LossFunction, TrainConfig, fit
+from minimind_edu.training import FitResult, LossFunction, TrainConfig, TrainingData, fit
 from minimind_edu.training.loop import refuse_existing_run
 from minimind_edu.training.precision import resolve_device, resolve_precision
 
@@ -126,6 +126,80 @@ def read_records(config: StageConfig, kind: str, default: str, show: bool) -> Re
         )
 
 
+@dataclass(frozen=True)
+class StageData:
+    """What a stage trains on.
+
+    Attributes:
+        train, validation: rows; see ``TrainingData``.
+        identity: names the data; a run is only continued on the same.
+        notes: what the user should know, such as records that were skipped or cut.
+    """
+
+    train: TrainingData
+    validation: TrainingData
+    identity: str
+    notes: tuple[str, ...] = ()
+
+
+def packed_rows(
+    config: StageConfig, kind: str, records: Records, tokenizer: Tokenizer, show: bool
+) -> StageData:
+    """Hold records back for validation, tokenize all, and pack both parts into rows.
+
+    Raises:
+        DataError: too few records, or none has anything to learn.
+    """
+    parts = train_val_split(records, config.val_fraction, config.seed)
+    rows = []
+    for part, fill in zip(parts, (True, False), strict=True):
+        with progress_callback("tokenizing", show) as report:
+            documents = tokenize(part, tokenizer, kind, config.cache_dir or None, progress=report)
+        rows.append(PackedDataset(documents, config.max_seq_len, seed=config.seed, fill=fill))
+    notes = notes_on(records)
+    if rows[0].truncated:
+        notes.append(f"{rows[0].truncated} records are longer than {config.max_seq_len} tokens and were cut")
+    if rows[0].dropped:
+        notes.append(f"{rows[0].dropped} records have nothing to learn within {config.max_seq_len} tokens")
+    identity = (
+        f"{parts[0].fingerprint[:16]} tokenized by {tokenizer.fingerprint[:16]} "
+        f"in rows of max_seq_len {config.max_seq_len}"
+    )
+    return StageData(rows[0], rows[1], identity, tuple(notes))
+
+
+def notes_on(records: Records) -> list[str]:
+    """What the user should know about the records as they were read."""
+    if not records.dropped:
+        return []
+    return [f"{records.dropped} faulty records were skipped; the first: {records.faults[0]}"]
+
+
+def fit_stage(
+    config: StageConfig,
+    data: StageData,
+    model: MiniMind,
+    loss: LossFunction,
+    show: bool,
+    on_log: Callable[[dict[str, float]], None] | None,
+) -> tuple[FitResult, tuple[str, ...]]:
+    """Train a model in place. Returns how it went, and all notes for the user."""
+    result = fit(
+        model,
+        loss,
+        data.train,
+        config,
+        validation_data=data.validation,
+        data_identity=f"{data.identity}, from weights {weights_digest(model)[:16]}",
+        progress=show,
+        on_log=on_log,
+    )
+    notes = [*result.warnings, *data.notes]
+    if result.skipped_batches:
+        notes.append(f"{result.skipped_batches} batches had no labelled token and were skipped")
+    return result, tuple(notes)
+
+
 def train_stage(
     config: StageConfig,
     kind: str,
@@ -137,36 +211,10 @@ def train_stage(
     on_log: Callable[[dict[str, float]], None] | None,
 ) -> StageResult:
     """Tokenize, pack, train, and keep model and tokenizer in ``out_dir/model``."""
-    train, validation = train_val_split(records, config.val_fraction, config.seed)
-    rows = []
-    for part, fill in ((train, True), (validation, False)):
-        with progress_callback("tokenizing", show) as report:
-            documents = tokenize(part, tokenizer, kind, config.cache_dir or None, progress=report)
-        rows.append(PackedDataset(documents, config.max_seq_len, seed=config.seed, fill=fill))
-    result = fit(
-        model,
-        loss,
-        rows[0],
-        config,
-        validation_data=rows[1],
-        data_identity=(
-            f"{train.fingerprint[:16]} tokenized by {tokenizer.fingerprint[:16]} "
-            f"in rows of max_seq_len {config.max_seq_len}, from weights {weights_digest(model)[:16]}"
-        ),
-        progress=show,
-        on_log=on_log,
-    )
-    notes = list(result.warnings)
-    if records.dropped:
-        notes.append(f"{records.dropped} faulty records were skipped; the first: {records.faults[0]}")
-    if rows[0].truncated:
-        notes.append(f"{rows[0].truncated} records are longer than {config.max_seq_len} tokens and were cut")
-    if rows[0].dropped:
-        notes.append(f"{rows[0].dropped} records have nothing to learn within {config.max_seq_len} tokens")
-    if result.skipped_batches:
-        notes.append(f"{result.skipped_batches} batches had no labelled token and were skipped")
+    data = packed_rows(config, kind, records, tokenizer, show)
+    result, notes = fit_stage(config, data, model, loss, show, on_log)
     model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
-    return StageResult(model, tokenizer, result, model_dir, tuple(notes))
+    return StageResult(model, tokenizer, result, model_dir, notes)
 
 
 def weights_digest(model: MiniMind) -> str:
