@@ -7,14 +7,11 @@ import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from jsonargparse import ArgumentError, ArgumentParser
 
+from minimind_edu.commands import COMMANDS, Command
 from minimind_edu.data.errors import DataError
-
-if TYPE_CHECKING:
-    from minimind_edu.commands import Command
 
 PROGRAM = "minimind-edu"
 FAILED, INTERRUPTED = 2, 130  # exit codes; 130 is what a shell reports after Ctrl-C
@@ -32,9 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     try:
-        # Loading torch takes seconds, in which Ctrl-C and a broken installation should be reported too.
-        from minimind_edu.commands import COMMANDS
-
+        # Imports torch for most commands, which takes seconds: Ctrl-C is to be reported there too.
         name, config = parse(words, COMMANDS)
         COMMANDS[name].run(config)
     except KeyboardInterrupt as stop:  # training says that it saved its state (`training.Interrupted`)
@@ -52,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse(words: list[str], commands: "Mapping[str, Command]") -> tuple[str, object]:
+def parse(words: list[str], commands: Mapping[str, Command]) -> tuple[str, object]:
     """The command's name and its settings.
 
     Args:
@@ -61,7 +56,7 @@ def parse(words: list[str], commands: "Mapping[str, Command]") -> tuple[str, obj
     Raises:
         ArgumentError: unknown command or option, or a value of the wrong type.
     """
-    parser, parsers = ArgumentParser(prog=PROGRAM, exit_on_error=False, allow_abbrev=False), {}
+    parser = ArgumentParser(prog=PROGRAM, exit_on_error=False, allow_abbrev=False)
     groups = {"": parser.add_subcommands(required=True, dest="command")}
     for name, command in commands.items():
         group, _, last = name.rpartition(" ")
@@ -69,8 +64,9 @@ def parse(words: list[str], commands: "Mapping[str, Command]") -> tuple[str, obj
             parent = ArgumentParser(exit_on_error=False, allow_abbrev=False)
             groups[""].add_subcommand(group, parent, help=f"{group} commands")
             groups[group] = parent.add_subcommands(required=True, dest="action")
-        parsers[name] = _options(command.config, command.positional)
-        groups[group].add_subcommand(last, parsers[name], help=command.help)
+        # Only the command that is asked for is imported.
+        options = _options(command) if words[: len(name.split())] == name.split() else ArgumentParser()
+        groups[group].add_subcommand(last, options, help=command.help)
     found = parser.parse_args(words)
     name, settings = found.command, found[found.command]
     if "action" in settings:
@@ -78,12 +74,10 @@ def parse(words: list[str], commands: "Mapping[str, Command]") -> tuple[str, obj
     return name, commands[name].config(**vars(settings))
 
 
-def _options(config: type, positional: str) -> ArgumentParser:
-    """A parser with one option for each field of a dataclass; a truth value is a flag without a value.
-
-    Args:
-        positional: the field that is given without its name, if any.
-    """
+def _options(command: Command) -> ArgumentParser:
+    """A parser with one option for each field of the command's dataclass; a truth value is a flag without a
+    value."""
+    config, positional = command.config, command.positional
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     flags = [field.name for field in dataclasses.fields(config) if field.type is bool]
     parser.add_class_arguments(config, as_group=False, skip={*flags, positional} - {""})

@@ -117,3 +117,24 @@ def test_a_new_version_is_built_anew(trained, monkeypatch):
     monkeypatch.setattr(artifacts, "WORLD_VERSION", artifacts.WORLD_VERSION + 1)
     artifacts.tokenizer(300, progress=False)
     assert trained["tokenizers"] == 3
+
+
+def test_the_chat_model_is_the_base_model_fine_tuned(trained, tmp_path, monkeypatch):
+    path = tmp_path / "sft.jsonl"
+    turns = [{"role": "user", "content": "cat?"}, {"role": "assistant", "content": "the tree."}]
+    path.write_text((json.dumps({"conversations": turns}) + "\n") * 20, encoding="utf-8")
+    settings = {name: TINY[name] for name in ("max_seq_len", "batch_size", "max_steps", "device", "dtype")}
+    monkeypatch.setattr(
+        artifacts, "SFTConfig", functools.partial(artifacts.SFTConfig, data_path=str(path), **settings)
+    )
+    chat, tokenizer = artifacts.chat_model(progress=False)
+    assert trained["steps"] == 12, "six steps of the base model, six of its fine-tuning"
+    base, _ = artifacts.base_model(progress=False)
+    again, _ = artifacts.chat_model(progress=False)
+    assert trained["steps"] == 12
+    assert not torch.equal(chat.model.norm.weight, base.model.norm.weight)
+    assert all(torch.equal(a, b) for a, b in zip(chat.parameters(), again.parameters(), strict=True))
+    prompt = tokenizer.encode_chat(turns).input_ids
+    with torch.no_grad():
+        losses = [model(torch.tensor([prompt]), labels=torch.tensor([prompt])).loss for model in (base, chat)]
+    assert losses[1] < losses[0]

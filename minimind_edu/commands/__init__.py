@@ -1,0 +1,67 @@
+"""The table of commands. ``cli.py`` reads the options and turns failures into messages.
+
+What a command needs is imported when it is used: `minimind-edu data sample` needs no torch, whose import
+takes seconds and 200 MB.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: where its options and its function are, and a line for ``--help``.
+
+    Attributes:
+        module: the module that has both.
+        config_name: the dataclass of its options, there.
+        run_name: the function that takes an instance of it, there.
+        help: what it does.
+        positional: the option that is given without its name, as in ``course build 02``.
+    """
+
+    module: str
+    config_name: str
+    run_name: str
+    help: str
+    positional: str = ""
+
+    @property
+    def config(self) -> type:
+        """The dataclass of its options."""
+        return getattr(importlib.import_module(self.module), self.config_name)
+
+    @property
+    def run(self) -> Callable[[object], None]:
+        """What runs it."""
+        return getattr(importlib.import_module(self.module), self.run_name)
+
+
+_DATA, _TRAINING, _TALKING, _MEASURING = (
+    f"{__name__}.{part}" for part in ("data", "training", "talking", "measuring")
+)
+_BUILD, _SWEEPS = "minimind_edu.course.build", "minimind_edu.course.sweeps"
+
+COMMANDS = {
+    "tour": Command(
+        _TRAINING, "TourConfig", "run_tour", "from nothing to a small model that answers questions"
+    ),
+    "data build": Command(_DATA, "DataBuildConfig", "run_data_build", "build the files of a small world"),
+    "tokenizer train": Command(
+        _DATA, "TokenizerTrainConfig", "run_tokenizer_train", "train a byte-level BPE tokenizer"
+    ),
+    "pretrain": Command(
+        _TRAINING, "PretrainConfig", "run_pretrain", "train a model on documents or plain text"
+    ),
+    "sft": Command(_TRAINING, "SFTConfig", "run_sft", "teach a pretrained model to answer"),
+    "generate": Command(_TALKING, "GenerateConfig", "run_generate", "continue a text, or answer one message"),
+    "chat": Command(_TALKING, "ChatConfig", "run_chat", "talk to a fine-tuned model"),
+    "eval perplexity": Command(
+        _MEASURING, "EvalConfig", "run_eval_perplexity", "loss on text, against its floor if known"
+    ),
+    "eval answers": Command(_MEASURING, "EvalAnswersConfig", "run_eval_answers", "exact match on questions"),
+    "bench": Command(_MEASURING, "BenchConfig", "run_bench", "training speed on this machine"),
+    "course build": Command(_BUILD, "BuildConfig", "build", "execute chapters from their sources", "chapter"),
+    "course sweep": Command(_SWEEPS, "SweepConfig", "sweep", "run a chapter's long experiments", "chapter"),
+}

@@ -1,0 +1,29 @@
+"""Commands that train models: the tour and the stages."""
+
+from minimind_edu.course.tour import TourConfig, format_report, tour
+from minimind_edu.stages.pretrain import PretrainConfig, pretrain
+from minimind_edu.stages.setup import StageResult
+from minimind_edu.stages.sft import SFTConfig, sft
+
+
+def run_tour(config: TourConfig) -> None:
+    print(format_report(tour(config)))
+
+
+def run_pretrain(config: PretrainConfig) -> None:
+    _report(pretrain(config), f"minimind-edu sft --from_weight {config.out_dir}")
+
+
+def run_sft(config: SFTConfig) -> None:
+    _report(sft(config), f"minimind-edu chat --from_weight {config.out_dir}")
+
+
+def _report(result: StageResult, next_command: str) -> None:
+    fit = result.fit
+    print(
+        f"{fit.step} steps, {fit.tokens:,} tokens, {fit.seconds:.0f} s ({fit.precision}); "
+        f"validation loss {fit.validation_loss:.4f}"
+    )
+    for note in result.notes:
+        print(f"note: {note}")
+    print(f"model and tokenizer are in {result.model_dir}\nnext: {next_command}")
