@@ -65,7 +65,15 @@ def save_pretrained(model: MiniMind, directory: str | os.PathLike[str]) -> None:
     """Write `model.safetensors` and `config.json`, each beside its place and then renamed.
 
     A crash leaves the old files or the new ones, never half a file. A tied head is stored once, as embedding.
+
+    Raises:
+        WeightsError: LoRA adapters are attached, whose tensors no model of this shape has.
     """
+    if any(".lora_" in name for name in model.state_dict()):
+        raise WeightsError(
+            "LoRA adapters are attached: remove_lora(model) folds the active one into the weights, and "
+            "save_adapter(model, folder) keeps one by itself"
+        )
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
