@@ -1,15 +1,13 @@
 """How good a model is: its loss against the floor, and whether its answers are right."""
 
-import json
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from minimind_edu.data.packing import PackedDataset
-from minimind_edu.data.published import SCHEME, download
 from minimind_edu.data.records import load_records
+from minimind_edu.data.rows import raw_records
 from minimind_edu.data.tokenized import tokenize
 from minimind_edu.generation import complete
 from minimind_edu.model.transformer import MiniMind
@@ -108,7 +106,7 @@ def answer_questions(
     if batch_size < 1:
         raise ValueError(f"batch_size must be 1 or more, not {batch_size}")
     load_records(path, "rlvr", cache_dir=cache_dir)  # checks it; the extra columns are read below
-    records = [record for record in _json_lines(path) if keep(record)]
+    records = [record for record in raw_records(path) if keep(record)]
     if not records:
         raise ValueError(f"{path}: no question is left to ask")
     answers = []
@@ -148,15 +146,5 @@ def _asked(record: dict) -> list[dict]:
     return messages[:-1] if messages[-1]["role"] == "assistant" else messages
 
 
-def _json_lines(path: str | Path) -> Iterator[dict]:
-    """The records of a checked file with all their columns, one at a time."""
-    name = os.fspath(path)
-    local = download(name) if name.startswith(SCHEME) else name
-    with open(local, encoding="utf-8-sig", newline="\n") as file:
-        for line in file:
-            if line.strip():
-                yield json.loads(line)
-
-
 def _column(path: str | Path, name: str) -> list[float]:
-    return [record[name] for record in _json_lines(path) if name in record]
+    return [record[name] for record in raw_records(path) if name in record]

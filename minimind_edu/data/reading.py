@@ -1,4 +1,4 @@
-"""Opening a data file with care, and its lines as text.
+"""Opening a data file with care, and its lines, or the items of its JSON array, as text.
 
 A fault of the whole file (missing, compressed, empty, in another encoding) raises `DataError` at once. A
 fault of one line is handed on in place of the text, as a `BadRecord`.
@@ -6,6 +6,7 @@ fault of one line is handed on in place of the text, as a `BadRecord`.
 
 import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from minimind_edu.data.errors import file_error
-from minimind_edu.data.validation import BadRecord
+from minimind_edu.data.validation import BadRecord, parse_object
 
 RECORD_SUFFIXES = (".jsonl", ".json")
 TEXT_SUFFIXES = (".txt", ".md")
 MAX_LINE_BYTES = 64 * 2**20  # a longer line is a mistake, and would not fit into memory as objects
 UTF8_BOM = b"\xef\xbb\xbf"
+_SPACE = b" \t\r\n"  # what JSON allows between values
 
 # First bytes of files that are no text, and what to do about them.
 MAGIC = (
@@ -139,6 +141,21 @@ class LineReader:
             offset += len(raw)
             number += raw.endswith(b"\n")
 
+    def begins_with(self, mark: bytes) -> bool:
+        """Whether `mark` (one byte) is the next thing in the file that is not white space; nothing is
+        read."""
+        position = self.file.tell()
+        while (start := self.file.read(4096)) and not start.strip():
+            pass
+        self.file.seek(position)
+        return start.lstrip().startswith(mark)
+
+    def chunks(self) -> Iterator[bytes]:
+        """What is left of the file, 64 kB at a time."""
+        while raw := self.file.read(2**16):
+            self._digest.update(raw)
+            yield raw
+
     def _read(self, limit: int) -> bytes:
         raw = self.file.readline(limit)
         self._digest.update(raw)
@@ -163,6 +180,99 @@ class LineReader:
                 break
             rest += self._read(1)
         return rest
+
+
+class ArrayReader:
+    """Iterates over the items of a file that is one JSON array, as `LineReader` does over lines.
+
+    An item's number is the line where it begins; only one item is in memory. Where an item ends is found by
+    counting brackets outside of strings, which works on bytes, since the bytes of a longer UTF-8 character
+    never look like a bracket. Whether an item is right JSON is for the caller to see: `[1 2, 3}]` has the
+    items `1 2` and `3}`.
+
+    Args:
+        reader: of a file that `begins_with(b"[")`.
+    """
+
+    # What matters inside of an item and between items, and how far a string goes (a backslash hides a quote).
+    _INSIDE, _BETWEEN = re.compile(rb'["{}\[\]]'), re.compile(rb'["{}\[\],]')
+    _STRING = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
+
+    def __init__(self, reader: LineReader) -> None:
+        self.reader, self._is_open = reader, False  # whether an item has begun a string or a bracket
+
+    def __iter__(self) -> Iterator[tuple[int, str | BadRecord, int]]:
+        line, offset, count, closed = 1, self.reader.file.tell(), 0, False
+        for span, size, line_ends, mark in self._spans():
+            text = span.strip(_SPACE)
+            before = len(span) - len(span.lstrip(_SPACE))
+            number, start = line + span.count(b"\n", 0, before), offset + before
+            line, offset = line + line_ends, offset + size + len(mark)
+            is_cut = mark == b"" and not closed
+            if closed:
+                if text or size > len(span):
+                    yield number, BadRecord("there is text behind the end of the array"), offset
+            elif size > len(span):
+                yield number, BadRecord(f"the item is longer than {MAX_LINE_BYTES >> 20} MB"), offset
+            elif text and is_cut and self._is_open:
+                yield number, _cut_off(_decode(text, start)), offset
+                return
+            elif text:
+                yield number, _decode(text, start), offset
+            elif mark == b"," or (mark == b"]" and count > 1):
+                place = "before a comma" if mark == b"," else "behind the last comma"
+                yield number, BadRecord(f"malformed JSON: no item {place}"), offset
+            if is_cut:
+                yield line, BadRecord("the array's closing bracket is missing: the file is cut off"), offset
+            count, closed = count + 1, closed or mark == b"]"
+
+    def _spans(self) -> Iterator[tuple[bytes, int, int, bytes]]:
+        """All of the file cut at the array's own brackets and commas, as `(bytes, size, line ends in it, what
+        follows)`; nothing follows the last. The bytes are left out of a span that is too long."""
+        parts, size, line_ends = [], 0, 0
+        for piece, mark in self._pieces():
+            size, line_ends = size + len(piece), line_ends + piece.count(b"\n")
+            parts.append(piece)
+            if size > MAX_LINE_BYTES:
+                parts = []
+            if mark is not None:
+                yield b"".join(parts), size, line_ends, mark
+                parts, size, line_ends = [], 0, 0
+
+    def _pieces(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """The same in smaller pieces: None follows where a span goes on in the next piece."""
+        depth, in_string, escaped, closed = -1, False, False, False
+        for chunk in self.reader.chunks():
+            begin = place = 0
+            while place < len(chunk) and not closed:
+                if in_string:
+                    place, escaped = self._STRING.match(chunk, place + escaped).end(), False
+                    if place < len(chunk):
+                        in_string = escaped = chunk[place : place + 1] != b'"'  # else a last, lone backslash
+                    place += 1
+                    continue
+                found = (self._INSIDE if depth else self._BETWEEN).search(chunk, place)
+                if found is None:
+                    break
+                mark, place = found[0], found.end()
+                is_own = mark == b"[" if depth < 0 else depth == 0 and mark in b",]"
+                if is_own:
+                    yield chunk[begin : found.start()], mark
+                    begin, closed = place, mark == b"]"
+                in_string = mark == b'"'
+                depth += (mark in b"[{") - (mark in b"]}" and depth > 0)
+            self._is_open = in_string or depth > 0
+            yield chunk[begin:], None
+        yield b"", b""
+
+
+def _cut_off(text: str | BadRecord) -> BadRecord:
+    """The fault of an item that is not closed; where its JSON goes wrong tells which of the two it is."""
+    try:
+        why: object = text if isinstance(text, BadRecord) else parse_object(text)
+    except BadRecord as error:
+        why = error
+    return BadRecord(f"the file ends inside of this item: cut off, or a quote or bracket is missing ({why})")
 
 
 def _decode(raw: bytes, offset: int) -> str | BadRecord:

@@ -1,8 +1,8 @@
 """Training records: read once, checked, and kept in a memory-mapped Arrow table.
 
-`load_records` reads a file line by line, checks every record, and writes the good ones to an Arrow file in
-the cache, keyed by the file's content. The table is then mapped into memory rather than read, so that a file
-of gigabytes costs megabytes, and a second call has only to hash the file.
+`load_records` reads a file record by record, brings each into our layout, checks it, and writes the good
+ones to an Arrow file in the cache, keyed by the file's content. The table is then mapped into memory rather
+than read, so that a file of gigabytes costs megabytes, and a second call has only to hash the file.
 """
 
 import hashlib
@@ -19,12 +19,13 @@ from datasets.arrow_writer import ArrowWriter
 import datasets
 from minimind_edu.data.cache import Progress, cached_folder
 from minimind_edu.data.errors import FAULTS_SHOWN, DataError, Fault, faults_error, file_error
+from minimind_edu.data.layouts import is_about_layout, known_layouts, read_record
 from minimind_edu.data.published import SCHEME, download
 from minimind_edu.data.reading import RECORD_SUFFIXES, LineReader, content_digest, open_data_file
 from minimind_edu.data.rows import Row, record_rows, text_rows
-from minimind_edu.data.validation import KINDS, BadRecord, check_record
+from minimind_edu.data.validation import KINDS, BadRecord
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 BATCH_ROWS, BATCH_BYTES = 1_000, 16 * 2**20  # rows are written when either is reached
 
 _TEXT = datasets.Value("large_string")  # 64-bit offsets: a batch may exceed 2 GB
@@ -74,7 +75,7 @@ class Records:
         rows, faults = [], []
         for number, record in enumerate(records):
             try:
-                rows.append(check_record(record, kind))
+                rows.append(read_record(record, kind))
             except BadRecord as error:
                 faults.append(Fault("record", number, str(error)))
         if faults:
@@ -139,8 +140,9 @@ def load_records(
     """Read one or more files of records.
 
     Args:
-        path: `.jsonl` or `.json` with one object a line, `.txt` or `.md` as one stream of pretraining text,
-            or `hf://owner/name/file` for a file of a published data set. A list is read in its order.
+        path: `.jsonl` or `.json` with one object a line or as one array, `.txt` or `.md` as one stream of
+            pretraining text, or `hf://owner/name/file` for a file of a published data set. A list is read in
+            its order. Each record may have any of the layouts that `layouts` knows.
         kind: "pretrain", "sft", "dpo" or "rlvr".
         on_bad_record: "stop" raises with the first ten faults; "skip" leaves faulty records out and counts
             them in `dropped`. Faults of a file as a whole always stop.
@@ -161,11 +163,11 @@ def load_records(
     faults = [fault for part in parts for fault in part.faults]
     count = sum(part.dropped for part in parts)
     names = ", ".join(os.fspath(one) for one in paths[:3]) + (", …" if len(paths) > 3 else "")
+    if sum(len(part) for part in parts) == 0:
+        raise _refusal(f"{names}: no usable record", faults, count, kind)
     if count and on_bad_record == "stop":
         found = "1 faulty record" if count == 1 else f"{count} faulty records"
-        raise faults_error(f"{names}: {found} (--on_bad_record skip leaves them out)", faults, count)
-    if sum(len(part) for part in parts) == 0:
-        raise faults_error(f"{names}: no usable record", faults, count)
+        raise _refusal(f"{names}: {found} (--on_bad_record skip leaves them out)", faults, count, kind)
     if len(parts) == 1:
         return parts[0]
     # Empty tables have nothing to add, and their is_stream says nothing about the rest.
@@ -173,6 +175,14 @@ def load_records(
     fingerprint = _digest(*(part.fingerprint for part in parts))
     is_stream = any(part.is_stream for part in parts)
     return Records(whole, kind, fingerprint, is_stream, faults[:FAULTS_SHOWN], count)
+
+
+def _refusal(summary: str, faults: Sequence[Fault], count: int, kind: str) -> DataError:
+    """The error that lists the faults; with the known layouts where one of them is an unknown layout."""
+    error = faults_error(summary, faults, count)
+    if not any(is_about_layout(fault.what) for fault in error.faults):
+        return error
+    return DataError(f"{error}\n{known_layouts(kind)}", error.faults, count)
 
 
 def train_val_split(
@@ -220,7 +230,7 @@ def _load_file(
             if reader.content_digest() != digest:
                 raise file_error(name, "the file changed while it was read: wait until it is complete")
             if not facts["rows"] and not facts["dropped"]:
-                raise file_error(name, "the file is empty (only blank lines)")
+                raise file_error(name, "the file is empty (there is no record in it)")
             return facts
 
         folder, facts = cached_folder(cache_dir, f"records-{fingerprint[:32]}", build)

@@ -1,12 +1,14 @@
-"""Lines of a data file to rows of the table: records from JSONL, pieces from plain text."""
+"""A data file to rows of the table: records from JSONL or a JSON array, pieces from plain text."""
 
-import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
 from minimind_edu.data.errors import file_error
-from minimind_edu.data.reading import LineReader
-from minimind_edu.data.validation import BadRecord, check_record, parse_object
+from minimind_edu.data.layouts import read_record
+from minimind_edu.data.published import SCHEME, download
+from minimind_edu.data.reading import ArrayReader, LineReader, open_data_file
+from minimind_edu.data.validation import BadRecord, parse_object
 
 PIECE_CHARACTERS = 256  # a piece of text ends at the first line end from here on …
 MAX_PIECE_CHARACTERS = 4096  # … or is cut here, in texts without line ends
@@ -16,23 +18,17 @@ Row = tuple[int, dict[str, Any] | BadRecord, int]
 
 
 def record_rows(reader: LineReader, name: str, kind: str) -> Iterator[Row]:
-    """One row for each line of JSONL; blank lines are passed over.
+    """One row for each line of JSONL (blank lines are passed over), or for each item of a JSON array.
 
     Raises:
         DataError: the file is laid out in another way, so that every line would be faulty.
     """
-    first = True
-    for number, text, read in reader:
-        if isinstance(text, str) and not text.strip():
-            continue
-        if first and isinstance(text, str):
-            _refuse_other_layouts(text.strip(), name, number)
-        first = False
+    for number, text, read in _record_texts(reader, name):
         if isinstance(text, BadRecord):
             yield number, text, read
             continue
         try:
-            yield number, check_record(parse_object(text), kind), read
+            yield number, read_record(parse_object(text), kind), read
         except BadRecord as error:
             is_cut = (
                 text.lstrip().startswith("{") and not text.endswith("\n") and not text.rstrip().endswith("}")
@@ -41,21 +37,36 @@ def record_rows(reader: LineReader, name: str, kind: str) -> Iterator[Row]:
             yield number, BadRecord(what), read
 
 
-def _refuse_other_layouts(line: str, name: str, number: int) -> None:
-    """JSON in one array, or spread over lines, would give a fault on each line; say it once instead."""
-    if line == "{":
-        raise file_error(
-            name, "a record is spread over several lines: write each on one line (JSONL)", number
-        )
-    if not line.startswith("["):
+def _record_texts(reader: LineReader, name: str) -> Iterator[tuple[int, str | BadRecord, int]]:
+    if reader.begins_with(b"["):
+        yield from ArrayReader(reader)
         return
-    try:
-        items = json.loads(line)
-    except (ValueError, RecursionError):
-        items = None
-    if items is None or any(isinstance(item, dict) for item in items):
-        what = "the file is one JSON array: write one object a line instead, for example with jq -c '.[]'"
-        raise file_error(name, what, number)
+    first = True
+    for number, text, read in reader:
+        if isinstance(text, str) and not text.strip():
+            continue
+        if first and isinstance(text, str) and text.strip() == "{":
+            what = "a record is spread over several lines: write each on one line (JSONL), or all as an array"
+            raise file_error(name, what, number)
+        first = False
+        yield number, text, read
+
+
+def raw_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
+    """The records of a file of JSONL or of a JSON array, with all columns and unchecked, one at a time.
+
+    Raises:
+        DataError: the file cannot be read, or a record is no JSON object.
+    """
+    name = os.fspath(path)
+    with open_data_file(download(name) if name.startswith(SCHEME) else name, name) as file:
+        for number, text, _ in _record_texts(LineReader(file), name):
+            try:
+                if isinstance(text, BadRecord):
+                    raise text
+                yield parse_object(text)
+            except BadRecord as error:
+                raise file_error(name, str(error), number) from None
 
 
 def text_rows(reader: LineReader) -> Iterator[Row]:

@@ -1,8 +1,8 @@
 """What a record must look like, and short words for what is wrong with one.
 
-`parse_object` turns a line into an object, `check_record` turns an object into the columns that its kind
-keeps. Both raise `BadRecord`; the message says what is wrong and nothing about where, since only the reader
-knows that.
+`parse_object` turns a line into an object, `check_record` turns an object of our layout into the columns
+that its kind keeps (`layouts` converts the others before). Both raise `BadRecord`; the message says what is
+wrong and nothing about where, since only the reader knows that.
 """
 
 import json
@@ -12,6 +12,14 @@ from typing import Any
 KINDS = ("pretrain", "sft", "dpo", "rlvr")
 ROLES = ("system", "user", "assistant", "tool")
 COMMANDS = {"pretrain": "pretrain", "sft": "sft", "dpo": "dpo", "rlvr": "grpo"}
+# Each of these sets of fields makes an SFT record in one of the known layouts (see `layouts`).
+SFT_FIELDS = (
+    {"conversations"},
+    {"messages"},
+    {"instruction", "output"},
+    {"prompt", "response"},
+    {"prompt", "completion"},
+)
 TYPE_NAMES = {
     dict: "an object",
     list: "a list",
@@ -30,7 +38,7 @@ class BadRecord(ValueError):
 
 
 def parse_object(line: str) -> dict[str, Any]:
-    """One line of JSONL as a dictionary.
+    """One line of JSONL, or one item of an array, as a dictionary.
 
     Stricter than `json.loads` where that lets unusable data through: NaN and Infinity are not JSON, and of
     two equal keys one would be lost without a word.
@@ -38,7 +46,10 @@ def parse_object(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_unique_keys)
     except json.JSONDecodeError as error:
-        raise BadRecord(f"malformed JSON: {error.msg.lower()} (column {error.colno})") from None
+        where = f"column {error.colno}"
+        if "\n" in line.strip():  # an item of an array
+            where = f"line {error.lineno} of the record, {where}"
+        raise BadRecord(f"malformed JSON: {error.msg.lower()} ({where})") from None
     except RecursionError:
         raise BadRecord("JSON nested too deeply") from None
     except BadRecord:
@@ -70,7 +81,7 @@ def check_record(record: dict[str, Any], kind: str) -> dict[str, Any]:
         BadRecord: a field is missing, has the wrong type or makes no sense.
     """
     if kind == "pretrain":
-        return {"text": _text(_field(record, "text", kind), "'text'"), "continues": False}
+        return {"text": check_text(_field(record, "text", kind), "'text'"), "continues": False}
     if kind == "dpo":
         chosen = check_conversation(_field(record, "chosen", kind), "'chosen'")
         rejected = check_conversation(_field(record, "rejected", kind), "'rejected'")
@@ -81,31 +92,35 @@ def check_record(record: dict[str, Any], kind: str) -> dict[str, Any]:
     if kind == "rlvr":
         checked = check_conversation(conversation, "'conversations'", open_ended=True)
         return {"conversations": checked, "gt": _ground_truth(_field(record, "gt", kind))}
-    hint = _other_kind_hint(record, "sft") if "gt" in record else ""
+    hint = other_kind_hint(record, "sft")
     return {"conversations": check_conversation(conversation, "'conversations'", hint=hint)}
 
 
 def _field(record: dict[str, Any], name: str, kind: str) -> Any:
     if name in record and record[name] is not None:
         return record[name]
+    raise missing_field(record, name, kind)
+
+
+def missing_field(record: dict[str, Any], name: str, kind: str) -> BadRecord:
+    """The fault of a record that lacks a field."""
     if name in record:
-        raise BadRecord(f"{name!r} is null")
+        return BadRecord(f"{name!r} is null")
     found = ", ".join(shorten(key) for key in list(record)[:5]) or "none"
-    raise BadRecord(f"no field {name!r} (found: {found}){_other_kind_hint(record, kind)}")
+    return BadRecord(f"no field {name!r} (found: {found}){other_kind_hint(record, kind)}")
 
 
-def _other_kind_hint(record: dict[str, Any], kind: str) -> str:
-    """Say which format a record of the wrong kind has, where that is plain."""
-    if "chosen" in record and "rejected" in record:
+def other_kind_hint(record: dict[str, Any], kind: str) -> str:
+    """Say which kind of data a record belongs to, where it plainly is another one."""
+    keys = record.keys()
+    if {"chosen", "rejected"} <= keys or "preferred_output" in keys:
         looks_like = "dpo"
-    elif "conversations" in record:
-        looks_like = "rlvr" if "gt" in record else "sft"
-    elif "text" in record:
+    elif "conversations" in keys and "gt" in keys:
+        looks_like = "rlvr"
+    elif any(fields <= keys for fields in SFT_FIELDS):
+        looks_like = "sft"
+    elif "text" in keys:
         looks_like = "pretrain"
-    elif "messages" in record:
-        return ": rename 'messages' to 'conversations'"
-    elif "instruction" in record and "output" in record:
-        return ": this looks like Alpaca data; write it as 'conversations' of a user and an assistant"
     else:
         return ""
     if looks_like == kind:
@@ -132,7 +147,7 @@ def check_conversation(
         raise BadRecord(f"{name} is empty")
     if open_ended and len(messages) > 1 and _is_empty_answer(messages[-1]):
         messages = messages[:-1]
-    checked = [_message(message, f"{name} message {place}") for place, message in enumerate(messages, 1)]
+    checked = [check_message(message, f"{name} message {place}") for place, message in enumerate(messages, 1)]
     roles = [message["role"] for message in checked]
     _check_order(roles, name)
     if not open_ended and "assistant" not in roles:
@@ -165,7 +180,8 @@ def _check_order(roles: list[str], name: str) -> None:
             raise BadRecord(f"{name} message {place} is a tool's answer, but nothing called a tool")
 
 
-def _message(message: Any, name: str) -> dict[str, str | None]:
+def check_message(message: Any, name: str) -> dict[str, str | None]:
+    """One message with the fields that are kept, None where it has none; `name` is what to call it."""
     if not isinstance(message, dict):
         raise BadRecord(f"{name} is {TYPE_NAMES[type(message)]}, not an object")
     role = message.get("role")
@@ -178,10 +194,10 @@ def _message(message: Any, name: str) -> dict[str, str | None]:
         raise BadRecord(f"{name} has the unknown role {shorten(role)}{hint}")
     tool_calls = tools = reasoning = None
     if role == "assistant":
-        tool_calls = _json_string(message.get("tool_calls"), f"{name}: 'tool_calls'")
+        tool_calls = json_list(message.get("tool_calls"), f"{name}: 'tool_calls'")
         reasoning = message.get("reasoning_content")
     elif role == "system":
-        tools = _json_string(message.get("tools"), f"{name}: 'tools'")
+        tools = json_list(message.get("tools"), f"{name}: 'tools'")
     content = message.get("content")
     if content is None and "content" not in message and not tool_calls:
         raise BadRecord(f"{name} has no 'content'")
@@ -189,14 +205,14 @@ def _message(message: Any, name: str) -> dict[str, str | None]:
         content = ""
     return {
         "role": role,
-        "content": _text(content, f"{name}: 'content'", may_be_empty=bool(tool_calls or tools)),
-        "reasoning_content": _text(reasoning, f"{name}: 'reasoning_content'") if reasoning else None,
+        "content": check_text(content, f"{name}: 'content'", may_be_empty=bool(tool_calls or tools)),
+        "reasoning_content": check_text(reasoning, f"{name}: 'reasoning_content'") if reasoning else None,
         "tool_calls": tool_calls,
         "tools": tools,
     }
 
 
-def _json_string(value: Any, name: str) -> str | None:
+def json_list(value: Any, name: str) -> str | None:
     """Tool descriptions come as lists or as JSON inside a string; stored as JSON, None where there are
     none."""
     if isinstance(value, str):
@@ -210,7 +226,7 @@ def _json_string(value: Any, name: str) -> str | None:
         return None
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise BadRecord(f"{name} is not a list of objects")
-    return _text(json.dumps(value, ensure_ascii=False), name)
+    return check_text(json.dumps(value, ensure_ascii=False), name)
 
 
 def _ground_truth(value: Any) -> str:
@@ -219,11 +235,12 @@ def _ground_truth(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         raise BadRecord("'gt' is a number too large for a float")
     if isinstance(value, str):
-        return _text(value, "'gt'")
-    return _text(json.dumps(value, ensure_ascii=False), "'gt'")
+        return check_text(value, "'gt'")
+    return check_text(json.dumps(value, ensure_ascii=False), "'gt'")
 
 
-def _text(value: Any, name: str, may_be_empty: bool = False) -> str:
+def check_text(value: Any, name: str, may_be_empty: bool = False) -> str:
+    """A string that can be stored and learned from; BadRecord otherwise."""
     if not isinstance(value, str):
         raise BadRecord(f"{name} is {TYPE_NAMES[type(value)]}, not a string")
     if not may_be_empty and not value.strip():

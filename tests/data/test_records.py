@@ -222,9 +222,12 @@ LINE_FAULTS = [
     ("pretrain", '{"text": " \\n\\t\\u3000"}', "only white space"),
     ("pretrain", {"conversations": [U, A]}, "this looks like sft data; use minimind-edu sft"),
     ("pretrain", {"chosen": [U, A], "rejected": [U, A]}, "this looks like dpo data; use minimind-edu dpo"),
-    ("sft", {"text": "x"}, "this looks like pretrain data; use minimind-edu pretrain"),
-    ("sft", {"instruction": "x", "input": "", "output": "y"}, "this looks like Alpaca data"),
-    ("sft", {"messages": [U, A]}, "rename 'messages' to 'conversations'"),
+    (
+        "pretrain",
+        {"instruction": "x", "output": "y"},
+        "no field 'text' (found: 'instruction', 'output'): this",
+    ),
+    ("sft", {"text": "x"}, "unknown layout (found: 'text'): this looks like pretrain data; use minimind-edu"),
     ("sft", {"conversations": [U], "gt": "4"}, "this looks like rlvr data; use minimind-edu grpo"),
     ("sft", {"conversations": "hi"}, "'conversations' is a string, not a list of messages"),
     ("sft", {"conversations": U}, "is an object, not a list"),
@@ -233,7 +236,8 @@ LINE_FAULTS = [
     ("sft", {"conversations": [U, None]}, "message 2 is null"),
     ("sft", {"conversations": [{"content": "q"}, A]}, "message 1 has no 'role'"),
     ("sft", {"conversations": [{"role": "user"}, A]}, "message 1 has no 'content'"),
-    ("sft", {"conversations": [{"from": "human", "value": "q"}]}, "ShareGPT"),
+    ("sft", {"conversations": [{"from": "human", "value": "q"}]}, "no assistant message"),
+    ("rlvr", {"conversations": [{"from": "human", "value": "q"}], "gt": 1}, "this is the ShareGPT format"),
     ("sft", {"conversations": [{**U, "role": "human"}, A]}, "unknown role 'human': write 'user'"),
     ("sft", {"conversations": [{**U, "role": "User"}, A]}, "unknown role 'User' (known: system"),
     ("sft", {"conversations": [{**U, "role": 5}, A]}, "unknown role 5"),
@@ -287,7 +291,8 @@ def test_faults_of_a_record(load, kind, line, what):
     line = line.encode() if isinstance(line, str) else line
     content = b"\n".join([good[:-1] + b"}", line, good, b""])
     message = refusal(load, content, kind)
-    summary, fault = message.split("\n")
+    summary, fault, *layouts = message.split("\n")
+    assert bool(layouts) == (": no field" in fault or ": unknown layout" in fault), "shown where they help"
     assert "1 faulty record" in summary and "data.jsonl:2: " in fault and what in fault, message
     assert len(fault) < 300
     kept = load(content, kind, on_bad_record="skip")
@@ -357,9 +362,7 @@ def test_faulty_lines_of_a_text(load):
         ("a.jsonl", '{"text": "x"}'.encode("utf-32"), "is UTF-32, not UTF-8"),
         ("a.csv", b"text\nhello\n", "unknown file type '.csv'; known are .jsonl, .json, .txt, .md"),
         ("data", b"hello", "unknown file type '(no extension)'"),
-        ("a.json", b'[{"text": "x"}, {"text": "y"}]', "is one JSON array"),
-        ("a.json", b'[\n  {"text": "x"}\n]\n', "is one JSON array"),
-        ("a.json", b'\n[{"text": "x"},\n{"text": "y"}]\n', "a.json:2: the file is one JSON array"),
+        ("a.json", b"[ \n ]\n", "a.json:1: the file is empty"),
         ("a.json", b'{\n  "text": "x"\n}\n', "spread over several lines"),
     ],
 )
