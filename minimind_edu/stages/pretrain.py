@@ -30,8 +30,8 @@ from minimind_edu.training import Batch
 
 
 @dataclass
-class PretrainConfig(StageConfig):
-    """Settings of pretraining.
+class ShapeConfig(StageConfig):
+    """Settings of a stage that can begin with a new model.
 
     Args:
         preset: the shape of the model; the settings below change parts of it where they are not 0.
@@ -41,9 +41,6 @@ class PretrainConfig(StageConfig):
         num_key_value_heads: number of key/value heads.
         use_moe: 1 for the preset's mixture-of-experts sibling.
         dropout: share of activations set to zero in training.
-        tokenizer_path: folder of a tokenizer, a tokenizer.json or BERT's vocab.txt; empty trains one on the
-            data.
-        vocab_size: vocabulary of the tokenizer that is trained; a small text may not fill it.
     """
 
     preset: str = "edu"
@@ -53,23 +50,31 @@ class PretrainConfig(StageConfig):
     num_key_value_heads: int = 0
     use_moe: int = 0
     dropout: float = 0.0
-    tokenizer_path: str = ""
-    vocab_size: int = 2000
-    out_dir: str = "out/pretrain"
     optimizer: Literal["adamw", "muon"] = "muon"
     learning_rate: float = 1e-2
     min_lr_ratio: float = 0.0
     epochs: int = 4
     batch_size: int = 16
 
-    def model_config(self, vocab_size: int) -> ModelConfig:
+    def model_config(self, vocab_size: int, preset: ModelConfig | None = None) -> ModelConfig:
         """The model's shape for a tokenizer of ``vocab_size`` entries.
+
+        Args:
+            preset: a shape in place of the one that the setting ``preset`` names.
 
         Raises:
             ValueError: no such preset, or sizes that do not go together.
         """
         sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
         changes = {name: getattr(self, name) for name in sizes if getattr(self, name)}
+        preset = preset or self.preset_config()
+        length = max(preset.max_position_embeddings, self.max_seq_len)
+        return preset.replace(
+            vocab_size=vocab_size, dropout=self.dropout, max_position_embeddings=length, **changes
+        )
+
+    def preset_config(self) -> ModelConfig:
+        """The shape that ``preset`` names, before the other settings change it."""
         name = f"{self.preset}-moe" if self.use_moe and not self.preset.endswith("-moe") else self.preset
         presets = ModelConfig.presets()
         if self.preset in presets and name not in presets:
@@ -77,11 +82,22 @@ class PretrainConfig(StageConfig):
             raise ValueError(
                 f"--use_moe 1: {self.preset} has no mixture-of-experts sibling; these have: {siblings}"
             )
-        preset = ModelConfig.preset(name)
-        length = max(preset.max_position_embeddings, self.max_seq_len)
-        return preset.replace(
-            vocab_size=vocab_size, dropout=self.dropout, max_position_embeddings=length, **changes
-        )
+        return ModelConfig.preset(name)
+
+
+@dataclass
+class PretrainConfig(ShapeConfig):
+    """Settings of pretraining.
+
+    Args:
+        tokenizer_path: folder of a tokenizer, a tokenizer.json or BERT's vocab.txt; empty trains one on the
+            data.
+        vocab_size: vocabulary of the tokenizer that is trained; a small text may not fill it.
+    """
+
+    tokenizer_path: str = ""
+    vocab_size: int = 2000
+    out_dir: str = "out/pretrain"
 
 
 def causal_lm_loss(model: nn.Module, batch: Batch) -> tuple[torch.Tensor, Mapping[str, object]]:
