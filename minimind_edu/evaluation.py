@@ -9,6 +9,7 @@ from minimind_edu.data.packing import PackedDataset
 from minimind_edu.data.records import load_records
 from minimind_edu.data.rows import raw_records
 from minimind_edu.data.tokenized import tokenize
+from minimind_edu.data.world.world import LANGUAGES
 from minimind_edu.generation import complete
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.pretrain import causal_lm_loss
@@ -129,6 +130,67 @@ def exact_match(answers: Sequence[Answer], *columns: str) -> dict[tuple[object, 
     for answer in answers:
         groups.setdefault(tuple(answer.record[column] for column in columns), []).append(answer.is_right)
     return {group: sum(right) / len(right) for group, right in groups.items()}
+
+
+@dataclass(frozen=True)
+class WinRate:
+    """How often one model's answers are better than another's to the same questions."""
+
+    wins: int
+    ties: int
+    losses: int
+
+    @property
+    def rate(self) -> float:
+        """Share of questions won, a tie counted as half: 0.5 for a model against itself."""
+        return (self.wins + self.ties / 2) / (self.wins + self.ties + self.losses)
+
+
+def win_rate(
+    ours: Sequence[Answer],
+    theirs: Sequence[Answer],
+    rule: Callable[[Answer], tuple[float, ...]] | None = None,
+) -> WinRate:
+    """Compare two models' answers question by question.
+
+    Args:
+        rule: gives an answer a score; tuples are compared from the front, so that what comes first counts
+            first. Default `truth_then_manners`.
+
+    Raises:
+        ValueError: no answers, or answers to different questions.
+    """
+    rule = rule or truth_then_manners
+    if not ours or [answer.question for answer in ours] != [answer.question for answer in theirs]:
+        raise ValueError("a win rate needs two models' answers to the same questions, and at least one")
+    scores = [(rule(one), rule(other)) for one, other in zip(ours, theirs, strict=True)]
+    wins = sum(one > other for one, other in scores)
+    ties = sum(one == other for one, other in scores)
+    return WinRate(wins, ties, len(scores) - wins - ties)
+
+
+def truth_then_manners(answer: Answer) -> tuple[bool, bool]:
+    """The small world's rule for the better answer: first whether it is true, then whether it is polite.
+
+    True is an answer that, without polite words around it, is exactly the expected one. A polite invention
+    thus loses against a curt truth. The question's record must have a ``language``.
+    """
+    said, is_polite = without_manners(answer.given, str(answer.record["language"]))
+    return said == answer.expected.strip(), is_polite
+
+
+def without_manners(text: str, language: str) -> tuple[str, bool]:
+    """A text without one of the language's polite phrases around it, and whether it had one.
+
+    >>> without_manners("Of course! The sky is blue.", "en")
+    ('The sky is blue.', True)
+    """
+    text = text.strip()
+    for frame in LANGUAGES[language].polite:
+        before, after = frame.split("{answer}")
+        if text.startswith(before) and text.endswith(after) and len(text) > len(before) + len(after):
+            return text[len(before) : len(text) - len(after)].strip(), True
+    return text, False
 
 
 def reply(

@@ -12,7 +12,18 @@ from minimind_edu.data.packing import PackedDataset
 from minimind_edu.data.tokenized import TokenizedDocuments
 from minimind_edu.data.world import SmallWorld
 from minimind_edu.data.world.files import build_files
-from minimind_edu.evaluation import Answer, Perplexity, answer_questions, exact_match, perplexity, reply
+from minimind_edu.evaluation import (
+    Answer,
+    Perplexity,
+    WinRate,
+    answer_questions,
+    exact_match,
+    perplexity,
+    reply,
+    truth_then_manners,
+    win_rate,
+    without_manners,
+)
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.tokenizer import train_fast
@@ -263,3 +274,55 @@ def test_a_published_file_is_fetched_once_more_for_its_other_columns(
         monkeypatch.setattr(f"minimind_edu.{module}.download", lambda url: str(path))
     answers = answer_questions(parrot, tokenizer, "hf://owner/name/questions.jsonl")
     assert [answer.record["number"] for answer in answers] == [0, 1, 2]
+
+
+# -- win rate ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "language", "said", "polite"),
+    [
+        ("Of course! Ada bakes.", "en", "Ada bakes.", True),
+        (" Happy to help. Ada bakes.\n", "en", "Ada bakes.", True),
+        ("Good question! Ada bakes.", "en", "Ada bakes.", True),
+        ("Ada bakes.", "en", "Ada bakes.", False),
+        ("Of course! ", "en", "Of course!", False),  # nothing was said politely
+        ("of course! Ada bakes.", "en", "of course! Ada bakes.", False),
+        ("Of course! Ada bakes.", "zh", "Of course! Ada bakes.", False),
+        ("当然可以！张三是医生。", "zh", "张三是医生。", True),
+        ("问得好！张三是医生。", "zh", "张三是医生。", True),
+    ],
+)
+def test_polite_words_are_told_from_what_is_said(text, language, said, polite):
+    assert without_manners(text, language) == (said, polite)
+
+
+def said(*texts, expected="Ada bakes.", question="?"):
+    return [Answer(f"{question}{n}", expected, text, {"language": "en"}) for n, text in enumerate(texts)]
+
+
+POLITE, CURT, POLITE_LIE, LIE = "Of course! Ada bakes.", "Ada bakes.", "Of course! Ada sings.", "Ada sings."
+
+
+def test_truth_comes_before_manners():
+    best_first = [truth_then_manners(answer) for answer in said(POLITE, CURT, POLITE_LIE, LIE)]
+    assert best_first == [(True, True), (True, False), (False, True), (False, False)]
+    assert best_first == sorted(best_first, reverse=True)
+
+
+def test_the_win_rate_counts_a_tie_as_half():
+    ours = said(POLITE, CURT, POLITE_LIE, LIE, POLITE)
+    theirs = said(CURT, CURT, CURT, CURT, LIE)
+    result = win_rate(ours, theirs)
+    assert result == WinRate(wins=2, ties=1, losses=2) and result.rate == pytest.approx(0.5)
+    assert win_rate(theirs, ours) == WinRate(wins=2, ties=1, losses=2)
+    assert win_rate(ours, ours).rate == 0.5 and win_rate(ours, ours).ties == 5
+    assert win_rate(said(POLITE, POLITE), said(CURT, CURT)).rate == 1.0
+    # Lengths 21, 10, 21, 10, 21 against 10, 10, 10, 10, 10: the shorter one wins.
+    assert win_rate(ours, theirs, rule=lambda a: (-len(a.given),)) == WinRate(wins=0, ties=2, losses=3)
+
+
+def test_answers_to_other_questions_cannot_be_compared():
+    for ours, theirs in (([], []), (said(CURT), said(CURT, CURT)), (said(CURT), said(CURT, question="!"))):
+        with pytest.raises(ValueError, match="the same questions"):
+            win_rate(ours, theirs)

@@ -146,7 +146,7 @@ def tokenize(
     def build(folder: Path) -> dict:
         encode = _encode_pretrain if kind == "pretrain" else _encode_sft
         documents = encode(records, tokenizer, progress or (lambda done, total: None))
-        return _write(folder, documents, tokenizer.vocab_size, supervised=kind == "sft")
+        return write_documents(folder, documents, tokenizer.vocab_size, supervised=kind == "sft")
 
     folder, _ = cached_folder(cache_dir, key, build)
     return TokenizedDocuments.open(folder, tokenizer.pad_token_id)
@@ -154,10 +154,10 @@ def tokenize(
 
 # A part of a document on its way to the disk: ids, loss mask or None, record number, "a document begins
 # here".
-_Part = tuple[list[int], list[bool] | None, int, bool]
+Part = tuple[list[int], list[bool] | None, int, bool]
 
 
-def _encode_pretrain(records: Any, tokenizer: Any, progress: Progress) -> Iterator[_Part]:
+def _encode_pretrain(records: Any, tokenizer: Any, progress: Progress) -> Iterator[Part]:
     done = 0
     for batch in records.batches(BATCH_SIZE):
         for ids, continues in zip(tokenizer.encode_batch(batch["text"]), batch["continues"], strict=True):
@@ -170,7 +170,7 @@ def _encode_pretrain(records: Any, tokenizer: Any, progress: Progress) -> Iterat
     yield [tokenizer.eos_token_id], None, 0, False
 
 
-def _encode_sft(records: Any, tokenizer: Any, progress: Progress) -> Iterator[_Part]:
+def _encode_sft(records: Any, tokenizer: Any, progress: Progress) -> Iterator[Part]:
     for done, (messages, tools) in enumerate(records.chats(), start=1):
         chat = tokenizer.encode_chat(messages, tools=tools)
         yield chat.input_ids, chat.assistant_mask, records.number(done - 1), True
@@ -178,7 +178,8 @@ def _encode_sft(records: Any, tokenizer: Any, progress: Progress) -> Iterator[_P
             progress(done, len(records))
 
 
-def _write(folder: Path, parts: Iterator[_Part], vocab_size: int, supervised: bool) -> dict:
+def write_documents(folder: Path, parts: Iterator[Part], vocab_size: int, supervised: bool) -> dict:
+    """Write documents, part by part, as the arrays that `TokenizedDocuments.open` maps; returns counts."""
     token_type = "<u2" if vocab_size <= 2**16 else "<u4"
     tokens = _NpyWriter(folder / "tokens.npy", token_type)
     mask_out = _NpyWriter(folder / "mask.npy", "|u1") if supervised else None
