@@ -333,6 +333,8 @@ def _openai(message: dict[str, Any], name: str) -> dict[str, Any]:
     if isinstance(message.get("content"), list):
         changed["content"] = "".join(_part(part, name) for part in message["content"])
     if message.get("role") == "assistant":
+        if message.get("tool_calls") and changed.get("content") is None:
+            changed["content"] = ""
         if message.get("weight") == 0:
             raise BadRecord(f"{name} has weight 0, but every answer is learned here")
         thoughts = message.get("thinking") or message.get("reasoning")

@@ -228,13 +228,16 @@ class ArrayReader:
 
     def _spans(self) -> Iterator[tuple[bytes, int, int, bytes]]:
         """All of the file cut at the array's own brackets and commas, as `(bytes, size, line ends in it, what
-        follows)`; nothing follows the last. The bytes are left out of a span that is too long."""
+        follows)`; nothing follows the last. A span that is too long is left out."""
         parts, size, line_ends = [], 0, 0
         for piece, mark in self._pieces():
             size, line_ends = size + len(piece), line_ends + piece.count(b"\n")
-            parts.append(piece)
-            if size > MAX_LINE_BYTES:
-                parts = []
+            if size <= MAX_LINE_BYTES:
+                parts.append(piece)
+            elif size - len(piece) <= MAX_LINE_BYTES:
+                # Only the space before the item is kept, which tells the line where it begins.
+                head = b"".join([*parts, piece])
+                parts = [head[: len(head) - len(head.lstrip(_SPACE))]]
             if mark is not None:
                 yield b"".join(parts), size, line_ends, mark
                 parts, size, line_ends = [], 0, 0
