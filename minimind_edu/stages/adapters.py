@@ -18,24 +18,31 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from minimind_edu.model.weights import WeightsError, check_tensors
-from minimind_edu.stages.lora_layers import (
-    ALL_LINEAR,
-    LoRASettings,
+from minimind_edu.stages.adapting import (
     apply_lora,
     check_new_name,
     lora_parameters,
     settings_of,
     target_layers,
+    token_embedding,
 )
+from minimind_edu.stages.lora_layers import ALL_LINEAR, LoRASettings
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."  # peft wraps the model twice, and its keys say so
+# The end of peft's keys, and what we call it.
+ENDS = {
+    ".lora_A.weight": ".lora_A",
+    ".lora_B.weight": ".lora_B",
+    ".token_adapter.trainable_tokens_delta": ".lora_rows",
+}
 
 # What peft's config says about things that do not change what the adapter computes.
 _FREE = {
     "peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "task_type", "auto_mapping",
     "peft_version", "base_model_name_or_path", "revision", "inference_mode", "megatron_core",
     "layers_pattern", "qalora_group_size", "init_lora_weights", "bias", "ensure_weight_tying",
+    "trainable_token_indices",
 }  # fmt: skip
 # These starts leave the base weights as they are; others (PiSSA, OLoRA, …) move a part of them into A and B.
 _STARTS = (True, False, None, "gaussian", "orthogonal")
@@ -55,7 +62,7 @@ def save_adapter(model: nn.Module, folder: str | os.PathLike[str], name: str = "
     """
     settings, tensors = settings_of(model, name), lora_parameters(model, name)
     if settings.targets == (ALL_LINEAR,):  # peft, and a model with other layers, may mean others by it
-        last = {layer.rpartition(".")[0].rpartition(".")[2] for layer in tensors}
+        last = {name.split(".")[-2] for name in tensors if not name.endswith("lora_rows")}
         settings = replace(settings, targets=tuple(sorted(last)))
     write_adapter(folder, settings, tensors)
 
@@ -72,6 +79,10 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str], name: str = "
     try:
         layers = target_layers(model, settings.targets)
         expected = {}
+        if settings.tokens:
+            embedding_name, embedding = token_embedding(model, settings.tokens)
+            shape = (len(settings.tokens), embedding.embedding_dim)
+            expected[f"{embedding_name}.lora_rows"] = torch.empty(shape, device="meta")
         for layer_name, layer in layers.items():
             shapes = {
                 "lora_A": (settings.rank, layer.in_features),
@@ -84,7 +95,8 @@ def load_adapter(model: nn.Module, folder: str | os.PathLike[str], name: str = "
     except (ValueError, WeightsError) as error:
         raise AdapterError(f"{folder}: the adapter was made for another model: {error}") from None
     with torch.random.fork_rng(devices=[]):  # the random A is replaced at once
-        apply_lora(model, settings.rank, settings.alpha, settings.targets, settings.dropout, name)
+        shape = (settings.rank, settings.alpha, settings.targets, settings.dropout)
+        apply_lora(model, *shape, name, settings.tokens)
     for tensor_name, parameter in lora_parameters(model, name).items():
         parameter.data.copy_(tensors[tensor_name])
     return model
@@ -96,7 +108,8 @@ def write_adapter(
     """Write both files, each beside its place and then renamed.
 
     Args:
-        tensors: ``{layer}.lora_A`` (rank, in) and ``{layer}.lora_B`` (out, rank), by the layers' full names.
+        tensors: ``{layer}.lora_A`` (rank, in) and ``{layer}.lora_B`` (out, rank) by the layers' full names,
+            and ``{embedding}.lora_rows`` (tokens, width) if there are.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -110,13 +123,12 @@ def write_adapter(
         "lora_alpha": alpha,
         "lora_dropout": settings.dropout,
         "target_modules": sorted(settings.targets),
+        "trainable_token_indices": list(settings.tokens) or None,
         "bias": "none",
         "fan_in_fan_out": False,
         "init_lora_weights": True,
     }
-    stored = {
-        f"{PREFIX}{name}.weight": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
-    }
+    stored = {_peft_name(name): tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     beside = folder / f".{WEIGHTS}.{os.getpid()}"
     save_file(stored, beside, metadata={"format": "pt"})
     os.replace(beside, folder / WEIGHTS)
@@ -151,6 +163,7 @@ def read_adapter(folder: str | os.PathLike[str]) -> tuple[LoRASettings, dict[str
             alpha=config["lora_alpha"],
             targets=_targets(config["target_modules"]),
             dropout=config.get("lora_dropout", 0.0),
+            tokens=tuple(config.get("trainable_token_indices") or ()),
         )
     except KeyError as error:
         raise AdapterError(f"{folder / CONFIG} lacks {error}") from None
@@ -170,6 +183,9 @@ def unsupported(config: Mapping[str, Any]) -> list[str]:
         found.append(f"init_lora_weights={config['init_lora_weights']!r} (it changes the base weights)")
     # peft's switches are off where they are false, absent or empty, those of later versions too.
     found += [f"{name}={value!r}" for name, value in config.items() if name not in _FREE and value]
+    tokens = config.get("trainable_token_indices")
+    if not (tokens is None or isinstance(tokens, list) and all(isinstance(one, int) for one in tokens)):
+        found.append(f"trainable_token_indices={tokens!r} (only a list of ids, for the input embedding)")
     targets = config.get("target_modules")
     if isinstance(targets, str) and targets != ALL_LINEAR:
         found.append(f"target_modules={targets!r} (a pattern; only a list of names, or {ALL_LINEAR!r})")
@@ -180,8 +196,14 @@ def _targets(value: str | list[str]) -> tuple[str, ...]:
     return (value,) if isinstance(value, str) else tuple(value)
 
 
+def _peft_name(name: str) -> str:
+    end = next(end for end, ours in ENDS.items() if name.endswith(ours))
+    return PREFIX + name.removesuffix(ENDS[end]) + end
+
+
 def _short_name(name: str) -> str:
-    """peft's key without what it wraps around the layer's name; left as it is if it is not of that form."""
-    return (
-        name[len(PREFIX) : -len(".weight")] if name.startswith(PREFIX) and name.endswith(".weight") else name
-    )
+    """Our name for peft's; left as it is if it is none of an adapter's."""
+    for end, ours in ENDS.items():
+        if name.startswith(PREFIX) and name.endswith(end):
+            return name[len(PREFIX) : -len(end)] + ours
+    return name

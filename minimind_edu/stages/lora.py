@@ -1,18 +1,20 @@
 """LoRA fine-tuning: from a fine-tuned model to an adapter for one more domain.
 
-The method is in ``lora_layers``, the files are in ``adapters``; their names can be imported from here too.
+The layers are in ``lora_layers``, what is done with a model that has them is in ``adapting``, and the files
+are in ``adapters``. The names that users need can be imported from here.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
+from minimind_edu.data.packing import PackedDataset
+from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.adapters import CONFIG, AdapterError, load_adapter, save_adapter
-from minimind_edu.stages.lora_layers import (
-    LoRALinear,
-    LoRASettings,
+from minimind_edu.stages.adapting import (
     active_adapter,
     adapter_names,
     apply_lora,
@@ -21,8 +23,11 @@ from minimind_edu.stages.lora_layers import (
     merge_lora,
     remove_lora,
     set_adapter,
+    target_layers,
     unmerge_lora,
+    untrained_tokens,
 )
+from minimind_edu.stages.lora_layers import LoRALinear, LoRASettings
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.stages.setup import (
     MODEL_FOLDER,
@@ -52,6 +57,7 @@ __all__ = [
     "save_adapter",
     "set_adapter",
     "unmerge_lora",
+    "untrained_tokens",
 ]
 
 ADAPTER_FOLDER = "adapter"  # inside a run's folder
@@ -66,12 +72,15 @@ class LoRAConfig(StageConfig):
         lora_alpha: the update is B A times lora_alpha / rank.
         targets: names of the layers that are adapted, with commas between, or all-linear.
         lora_dropout: share of an adapter's inputs set to zero in training.
+        new_tokens: 1 also trains the embedding rows of the tokens in the data that the model cannot tell from
+            one another, since they never occurred in its training; 0 leaves the embedding alone.
     """
 
     rank: int = 8
     lora_alpha: float = 16.0
     targets: str = "q_proj,v_proj"
     lora_dropout: float = 0.0
+    new_tokens: int = 1
     out_dir: str = "out/lora"
     from_weight: str = "out/sft"
     epochs: int = 40
@@ -80,19 +89,21 @@ class LoRAConfig(StageConfig):
     min_lr_ratio: float = 0.0
     weight_decay: float = 0.0
 
-    def settings(self) -> LoRASettings:
-        """The adapter's settings.
+    def settings(self, tokens: tuple[int, ...] = ()) -> LoRASettings:
+        """The adapter's settings, with the ids of the tokens whose rows it trains.
 
         Raises:
             ValueError: one makes no sense.
         """
         names = tuple(target.strip() for target in self.targets.split(","))
-        return LoRASettings(self.rank, self.lora_alpha, names, self.lora_dropout)
+        return LoRASettings(self.rank, self.lora_alpha, names, self.lora_dropout, tokens)
 
     def validate(self) -> None:
         """Raise ValueError, naming the setting and the remedy, if a setting makes no sense."""
         super().validate()
         self.settings()
+        if self.new_tokens not in (0, 1):
+            raise ValueError(f"new_tokens must be 0 or 1, not {self.new_tokens}")
 
 
 def lora(
@@ -113,17 +124,27 @@ def lora(
     folder = Path(config.out_dir) / ADAPTER_FOLDER
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise ValueError(f"{folder} is not an adapter and would be replaced: choose another --out_dir")
-    settings = config.settings()
     model, tokenizer = load_model(config.from_weight)
-    torch.manual_seed(config.seed)  # a resumed run starts from the same A
-    apply_lora(model, settings.rank, settings.alpha, settings.targets, settings.dropout)
+    target_layers(model, config.settings().targets)  # a wrong name should not be found out after minutes
     records = read_records(config, "sft", "lora_clinic.jsonl", progress)
     data = packed_rows(config, "sft", records, tokenizer, progress)
+    settings = config.settings(new_tokens(model, data.train) if config.new_tokens else ())
+    torch.manual_seed(config.seed)  # a resumed run starts from the same A
+    shape = (settings.rank, settings.alpha, settings.targets, settings.dropout)
+    apply_lora(model, *shape, tokens=settings.tokens)
     data = replace(data, identity=f"{data.identity}, {settings}")
     result, notes = fit_stage(config, data, model, causal_lm_loss, progress, on_log)
     save_adapter(model, folder)
     trainable, total = count_trainable(model)
-    notes += (f"{trainable:,} of {total:,} parameters were trained ({trainable / total:.1%})",)
+    trained = f"{trainable:,} of {total:,} parameters were trained ({trainable / total:.1%})"
+    notes += (
+        trained + (f", {len(settings.tokens)} rows of the embedding among them" if settings.tokens else ""),
+    )
     remove_lora(model)
     model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
     return StageResult(model, tokenizer, result, model_dir, notes)
+
+
+def new_tokens(model: MiniMind, rows: PackedDataset) -> tuple[int, ...]:
+    """The tokens in training rows that the model cannot tell apart (see ``untrained_tokens``)."""
+    return tuple(untrained_tokens(model, np.unique(rows.docs.tokens).tolist()))

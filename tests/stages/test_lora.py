@@ -28,6 +28,7 @@ from minimind_edu.stages.lora import (
     remove_lora,
     set_adapter,
     unmerge_lora,
+    untrained_tokens,
 )
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.stages.setup import load_model, save_model
@@ -207,6 +208,82 @@ def test_all_linear_leaves_out_head_and_router():
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ValueError, match=message):
         apply_lora(make(), **settings)
+
+
+# --- rows of the embedding ---
+
+
+def test_rows_replace_those_of_the_embedding():
+    model = apply_lora(make(), tokens=(5, 9))
+    rows = lora_parameters(model)["model.embed_tokens.lora_rows"]
+    base = make()
+    assert rows.shape == (2, 32) and torch.equal(logits(model), logits(base))
+    assert torch.equal(rows, base.model.embed_tokens.weight[[5, 9]])
+    with torch.no_grad():
+        rows += torch.randn(2, 32)
+        base.model.embed_tokens.weight[[5, 9]] = rows
+    assert torch.equal(logits(model), logits(base))  # tied: at the input and at the output
+    assert not torch.equal(logits(set_adapter(model, None)), logits(base))
+    assert torch.equal(logits(model), logits(make()))
+
+
+def test_only_the_chosen_rows_are_trained():
+    model = apply_lora(make(), rank=1, targets="v_proj", tokens=(5, 9))
+    assert count_trainable(model)[0] == 2 * (32 + 16) + 2 * 32
+    before = state(model)
+    optimizers = OptimizerSet(model.train(), TrainConfig(learning_rate=0.01))
+    model(IDS, labels=IDS).loss.backward()
+    optimizers.optimizers[0].step()
+    for name, tensor in model.state_dict().items():
+        moved = ".lora_B" in name or ".lora_rows" in name  # A waits until B is no longer zero
+        assert torch.equal(tensor, before[name]) != moved or ".lora_A" in name
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("untied", [False, True])
+def test_rows_are_removed_like_the_rest(tmp_path, merge, untied):
+    model = adapted(make(tie_word_embeddings=not untied), tokens=(5, 9))
+    with torch.no_grad():
+        lora_parameters(model)["model.embed_tokens.lora_rows"].mul_(3)
+    apart, base = logits(model), logits(make(tie_word_embeddings=not untied))
+    merge_lora(model)
+    assert (logits(model) - apart).abs().max() < 1e-5
+    assert torch.equal(logits(unmerge_lora(model)), apart)
+    remove_lora(model, merge=merge)
+    assert (logits(model) - (apart if merge else base)).abs().max() < 1e-5
+    assert type(model.model.embed_tokens) is nn.Embedding
+    assert model.state_dict().keys() == make(tie_word_embeddings=not untied).state_dict().keys()
+    model.save_pretrained(tmp_path)
+    assert torch.equal(logits(MiniMind.from_pretrained(tmp_path)), logits(model))
+
+
+def test_two_adapters_with_rows_of_their_own():
+    model = apply_lora(make(), name="one", tokens=(5, 9))
+    with torch.no_grad():
+        lora_parameters(model)["model.embed_tokens.lora_rows"].mul_(3)
+    one = logits(model)
+    apply_lora(model, name="two", tokens=(1,))
+    assert torch.equal(logits(model), logits(make()))
+    assert torch.equal(logits(set_adapter(model, "one")), one)
+
+
+def test_tokens_that_cannot_be():
+    for tokens, message in (((60,), "outside the vocabulary"), ((1, 1), "different"), ((-1,), "different")):
+        with pytest.raises(ValueError, match=message):
+            apply_lora(make(), tokens=tokens)
+    with pytest.raises(ValueError, match="this one has 0"):
+        apply_lora(nn.ModuleDict({"q_proj": nn.Linear(2, 2)}), targets="q_proj", tokens=(1,))
+
+
+def test_untrained_tokens_are_those_with_a_twin():
+    model = make()
+    with torch.no_grad():
+        rows = model.model.embed_tokens.weight
+        rows[40] = 2 * rows[7] + 0.001  # the same direction
+        rows[41] = -rows[8]
+    assert untrained_tokens(model, range(60)) == [7, 40]
+    assert untrained_tokens(model, [40, 40, 3]) == [40]
+    assert untrained_tokens(model, range(60), cosine=1.01) == [] == untrained_tokens(make(), range(60))
 
 
 # --- merging ---
@@ -390,6 +467,23 @@ def test_the_stage_leaves_an_adapter_and_a_merged_model(base, tmp_path):
     assert (logits(start) - logits(merged)).abs().max() < 1e-5
     trainable, total = count_trainable(start)
     assert any(f"{trainable:,} of {total:,} parameters" in note for note in result.notes)
+
+
+def test_the_stage_trains_the_rows_of_new_tokens(base, tmp_path):
+    model, tokenizer = load_model(base)
+    ids = sorted(set(tokenizer.encode("tea 2")))
+    with torch.no_grad():  # as if these had never been seen
+        model.model.embed_tokens.weight[ids] = torch.ones(32)
+    save_model(model, tokenizer, tmp_path / "model")
+    start = {"from_weight": str(tmp_path / "model"), "epochs": 1}
+    result = lora(config(base, tmp_path / "with", **start), progress=False)
+    rows = load_adapter(model, tmp_path / "with" / "adapter")
+    assert lora_parameters(rows)["model.embed_tokens.lora_rows"].shape == (len(ids), 32)
+    assert f"{len(ids)} rows of the embedding" in result.notes[-1]
+    without = lora(config(base, tmp_path / "without", new_tokens=0, **start), progress=False)
+    assert torch.equal(without.model.model.embed_tokens.weight[ids], torch.ones(len(ids), 32))
+    with pytest.raises(ValueError, match="new_tokens must be"):
+        lora(config(base, tmp_path / "x", new_tokens=2), progress=False)
 
 
 def test_a_stopped_run_goes_on_to_the_same_adapter(base, tmp_path):
