@@ -48,6 +48,12 @@ COMMANDS = {
         _TRAINING, "TourConfig", "run_tour", "from nothing to a small model that answers questions"
     ),
     "data build": Command(_DATA, "DataBuildConfig", "run_data_build", "build the files of a small world"),
+    "data sample": Command(
+        f"{__name__}.sampling", "SampleConfig", "run_data_sample", "draw a random sample of a data file"
+    ),
+    "data answers": Command(
+        _DATA, "AnswersConfig", "run_data_answers", "let a model answer the questions of a file anew"
+    ),
     "tokenizer train": Command(
         _DATA, "TokenizerTrainConfig", "run_tokenizer_train", "train a byte-level BPE tokenizer"
     ),
@@ -55,6 +61,11 @@ COMMANDS = {
         _TRAINING, "PretrainConfig", "run_pretrain", "train a model on documents or plain text"
     ),
     "sft": Command(_TRAINING, "SFTConfig", "run_sft", "teach a pretrained model to answer"),
+    "lora": Command(_TRAINING, "LoRAConfig", "run_lora", "adapt a model with 1% of the weights"),
+    "dpo": Command(_TRAINING, "DPOConfig", "run_dpo", "teach a model to prefer the better of two answers"),
+    "distill": Command(
+        _TRAINING, "DistillConfig", "run_distill", "train a small model on the distributions of a bigger one"
+    ),
     "generate": Command(_TALKING, "GenerateConfig", "run_generate", "continue a text, or answer one message"),
     "chat": Command(_TALKING, "ChatConfig", "run_chat", "talk to a fine-tuned model"),
     "eval perplexity": Command(

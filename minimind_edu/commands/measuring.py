@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from minimind_edu.commands.loading import load
 from minimind_edu.data.world.files import default_file
 from minimind_edu.evaluation import answer_questions, exact_match, perplexity
 from minimind_edu.hardware import BenchConfig, bench
-from minimind_edu.stages.setup import load_model, progress_callback
-from minimind_edu.training.precision import resolve_device
+from minimind_edu.stages.setup import progress_callback
 
 
 @dataclass
@@ -15,6 +15,7 @@ class EvalConfig:
 
     Args:
         from_weight: folder of a run or of a model.
+        adapter: folder of a LoRA adapter to use with it; empty means none.
         data_path: the file to measure on; empty means the embedded world's.
         max_seq_len: tokens in a row.
         batch_size: rows, or questions, at a time.
@@ -22,6 +23,7 @@ class EvalConfig:
     """
 
     from_weight: str = "out/pretrain"
+    adapter: str = ""
     data_path: str = ""
     max_seq_len: int = 512
     batch_size: int = 16
@@ -37,7 +39,7 @@ class EvalAnswersConfig(EvalConfig):
 
 
 def run_eval_perplexity(config: EvalConfig) -> None:
-    model, tokenizer = load_model(config.from_weight, str(resolve_device(config.device)))
+    model, tokenizer = load(config)
     path = config.data_path or default_file("eval_pretrain.jsonl")
     result = perplexity(model, tokenizer, path, config.max_seq_len, config.batch_size)
     print(f"loss        {result.loss:.4f} nats a token ({result.tokens:,} tokens)")
@@ -47,7 +49,7 @@ def run_eval_perplexity(config: EvalConfig) -> None:
 
 
 def run_eval_answers(config: EvalAnswersConfig) -> None:
-    model, tokenizer = load_model(config.from_weight, str(resolve_device(config.device)))
+    model, tokenizer = load(config)
     path = config.data_path or default_file("eval_facts.jsonl")
     with progress_callback("asking", True) as report:
         answers = answer_questions(model, tokenizer, path, config.batch_size, progress=report)

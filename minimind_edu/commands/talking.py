@@ -3,9 +3,12 @@
 import sys
 from dataclasses import dataclass
 
+from minimind_edu.commands.loading import load
 from minimind_edu.generation import Sampling, stream
-from minimind_edu.stages.setup import load_model
-from minimind_edu.training.precision import resolve_device
+from minimind_edu.model.transformer import MiniMind
+from minimind_edu.stages.lora import adapter_names, set_adapter
+
+SWITCH = "/adapter"  # typed in a chat
 
 
 @dataclass
@@ -14,6 +17,7 @@ class SamplingConfig:
 
     Args:
         from_weight: folder of a run or of a model.
+        adapter: folders of LoRA adapters, with commas between; the first is in use. Empty means none.
         max_new_tokens: most tokens to write.
         temperature: 0 takes the likeliest token; larger is more varied.
         top_k: choose among the k likeliest tokens only; 0 means all.
@@ -24,6 +28,7 @@ class SamplingConfig:
     """
 
     from_weight: str = "out/sft"
+    adapter: str = ""
     max_new_tokens: int = 200
     temperature: float = 0.0
     top_k: int = 0
@@ -64,7 +69,7 @@ class ChatConfig(SamplingConfig):
 
 
 def run_generate(config: GenerateConfig) -> None:
-    model, tokenizer = load_model(config.from_weight, str(resolve_device(config.device)))
+    model, tokenizer = load(config)
     prompt = config.prompt or sys.stdin.read()
     if config.chat:
         chat = [{"role": "user", "content": prompt}]
@@ -76,10 +81,12 @@ def run_generate(config: GenerateConfig) -> None:
 
 
 def run_chat(config: ChatConfig) -> None:
-    model, tokenizer = load_model(config.from_weight, str(resolve_device(config.device)))
+    model, tokenizer = load(config)
     system = [{"role": "system", "content": config.system}] if config.system else []
     history: list[dict[str, str]] = []
     print("Type a question; an empty line or Ctrl-D ends the chat.")
+    if names := adapter_names(model):
+        print(f"{SWITCH} NAME uses another adapter: {', '.join(names)}, or none. Now: {names[0]}")
     while True:
         try:
             question = input("you    > ").strip()
@@ -87,11 +94,23 @@ def run_chat(config: ChatConfig) -> None:
             question = ""
         if not question:
             return
+        if question.split()[0] == SWITCH:
+            _switch(model, question.removeprefix(SWITCH).strip())
+            continue
         history = history[len(history) - 2 * config.remember :] if config.remember else []
         history.append({"role": "user", "content": question})
         ids = tokenizer.encode_chat(system + history, add_generation_prompt=True).input_ids
         print("model  > ", end="")
         history.append({"role": "assistant", "content": _write(model, tokenizer, ids, config)})
+
+
+def _switch(model: MiniMind, name: str) -> None:
+    try:
+        set_adapter(model, None if name == "none" else name)
+    except ValueError as error:
+        print(error)
+    else:
+        print(f"adapter: {name}")
 
 
 def _write(model: object, tokenizer: object, ids: list[int], config: SamplingConfig) -> str:

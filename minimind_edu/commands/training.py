@@ -1,6 +1,9 @@
 """Commands that train models: the tour and the stages."""
 
 from minimind_edu.course.tour import TourConfig, format_report, tour
+from minimind_edu.stages.distill import DistillConfig, distill
+from minimind_edu.stages.dpo import DPOConfig, dpo
+from minimind_edu.stages.lora import ADAPTER_FOLDER, LoRAConfig, lora
 from minimind_edu.stages.pretrain import PretrainConfig, pretrain
 from minimind_edu.stages.setup import StageResult
 from minimind_edu.stages.sft import SFTConfig, sft
@@ -15,7 +18,26 @@ def run_pretrain(config: PretrainConfig) -> None:
 
 
 def run_sft(config: SFTConfig) -> None:
-    _report(sft(config), f"minimind-edu chat --from_weight {config.out_dir}")
+    _report(sft(config), _chat(config.out_dir))
+
+
+def run_lora(config: LoRAConfig) -> None:
+    result = lora(config)
+    print(f"the adapter alone, in peft's format, is in {config.out_dir}/{ADAPTER_FOLDER}")
+    _report(result, _chat(config.out_dir))
+
+
+def run_dpo(config: DPOConfig) -> None:
+    _report(dpo(config), _chat(config.out_dir))
+
+
+def run_distill(config: DistillConfig) -> None:
+    following = "sft" if config.data_kind == "pretrain" else "chat"
+    _report(distill(config), f"minimind-edu {following} --from_weight {config.out_dir}")
+
+
+def _chat(folder: str) -> str:
+    return f"minimind-edu chat --from_weight {folder}"
 
 
 def _report(result: StageResult, next_command: str) -> None:

@@ -12,6 +12,7 @@ import sys
 
 import pytest
 import torch
+from small_files import SENTENCES, TINY, A, U, write_lines
 
 from minimind_edu.cli import main, parse
 from minimind_edu.commands import COMMANDS
@@ -22,85 +23,6 @@ from minimind_edu.generation import generate
 from minimind_edu.stages.setup import load_model
 from minimind_edu.tokenizer import load_tokenizer
 from minimind_edu.training import loop
-
-TINY = [
-    "--hidden_size=16", "--num_hidden_layers=1", "--max_seq_len=32", "--vocab_size=300", "--batch_size=4",
-    "--max_steps=2", "--device=cpu", "--dtype=float32",
-]  # fmt: skip
-PLACES = ("cat in the tree", "cat in the house", "bird in the tree", "bird in the house")
-SENTENCES = [f"the {place} has {n} friends. 猫在家。" for n in range(8) for place in PLACES]
-U, A = {"role": "user", "content": "who is it?"}, {"role": "assistant", "content": "the cat."}
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("MINIMIND_EDU_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
-
-
-@pytest.fixture
-def run(capsys):
-    """Run a command in this process; returns its exit code and what it wrote."""
-
-    def call(*words):
-        capsys.readouterr()
-        code = main([str(word) for word in words])
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture
-def refused(run):
-    """Run a command that must fail: exit code 2, no traceback; returns its message."""
-
-    def call(*words, lines=1):
-        code, out, errors = run(*words)
-        assert code == 2 and "Traceback" not in errors and out == "", errors
-        assert errors.startswith("minimind-edu: ") and len(errors.splitlines()) == lines, errors
-        return errors
-
-    return call
-
-
-def write_lines(path, records):
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """A folder with small data files of every kind."""
-    folder = tmp_path_factory.mktemp("files")
-    write_lines(folder / "pretrain.jsonl", [{"text": text} for text in SENTENCES])
-    write_lines(folder / "sft.jsonl", [{"conversations": [U, A | {"content": text}]} for text in SENTENCES])
-    questions = [
-        {"conversations": [U], "gt": text, "seen": n % 2 == 0} for n, text in enumerate(SENTENCES[:4])
-    ]
-    write_lines(folder / "questions.jsonl", questions)
-    (folder / "plain.txt").write_text("\n".join(SENTENCES * 4), encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(files, tmp_path_factory):
-    """The folder of a finished pretraining run."""
-    folder = tmp_path_factory.mktemp("trained")
-    cache = f"--cache_dir={folder / 'cache'}"
-    assert (
-        main(
-            [
-                "pretrain",
-                f"--data_path={files / 'pretrain.jsonl'}",
-                f"--out_dir={folder / 'run'}",
-                cache,
-                *TINY,
-            ]
-        )
-        == 0
-    )
-    return folder / "run"
-
 
 # --- options ---
 
@@ -389,9 +311,9 @@ SFT_FAULTS = [
     {"conversations": [U, {"role": "assistant", "content": ""}]},
     {"conversations": [U, {"role": "assistant", "content": None}]}, {"conversations": [{"role": "king"}, A]},
     {"conversations": [U, {"role": 7, "content": "x"}]},
-    {"conversations": [U, {"from": "gpt", "value": "x"}]},
+    {"conversations": [U, {"from": "king", "value": "x"}]},
     {"conversations": [{"role": "system", "content": "s"}]}, {"conversations": [U, A, {"role": "system"}]},
-    {"messages": [U, A]}, {"instruction": "a", "output": "b"}, {"chosen": [U, A], "rejected": [U, A]},
+    {"messages": [U]}, {"instruction": "a", "output": ""}, {"chosen": [U, A], "rejected": [U, A]},
     {"conversations": [U, A], "gt": 3, "x": None} | {"conversations": [U]},
 ]  # fmt: skip
 
@@ -416,8 +338,9 @@ def test_malformed_chats(run, trained, tmp_path, record):
     path.write_bytes(GOOD_CHAT + b"\n" + json.dumps(record).encode() + b"\n" + GOOD_CHAT)
     code, out, errors = run("sft", f"--from_weight={trained}", f"--data_path={path}", f"--out_dir={out_dir}")
     assert code == 2 and out == "" and "Traceback" not in errors
-    assert f"{path}:2: " in errors and len(errors.splitlines()) == 2
-    assert not out_dir.exists()
+    known = errors.count("\n  ") - 1 if "unknown layout" in errors else 0  # the layouts that it knows are shown
+    assert f"{path}:2: " in errors and len(errors.splitlines()) == 2 + (known and known + 1)
+    assert not out_dir.exists() and (known >= 5) == (record == {})
 
 
 def test_the_first_ten_faults_are_listed(run, tmp_path):
