@@ -12,6 +12,7 @@ To find candidates, the signature is cut into bands (locality-sensitive hashing;
 """
 
 import itertools
+import random
 
 import numpy as np
 
@@ -22,9 +23,11 @@ PIECE = 1024  # shingles hashed at a time: the table of their hashes (512 kB) th
 MAX_CHAIN = 64  # candidates followed one by one in a band, before all signatures are compared instead
 CHANCE = 1 / 256  # probability that two different minima agree in the 8 bits kept
 
-# Odd multipliers make x -> a x + b (mod 2^32) a permutation of the hashes of shingles.
-_random = np.random.Generator(np.random.PCG64(20_240_229)).integers(0, 2**32, (2, HASHES), dtype=np.uint32)
-_A, _B = (_random[0] | np.uint32(1))[:, None], _random[1][:, None]
+# Odd multipliers make x -> a x + b (mod 2^32) a permutation of the hashes of shingles. Python promises that
+# this generator's numbers stay the same, NumPy does not.
+_random = random.Random(5)
+_A, _B = np.array([[int(_random.random() * 2**32)] for _ in range(2 * HASHES)], np.uint32).reshape(2, -1, 1)
+_A |= np.uint32(1)
 _MIX_1, _MIX_2 = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)  # MurmurHash3's finaliser
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 

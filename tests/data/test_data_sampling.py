@@ -335,6 +335,23 @@ def test_no_two_lines_of_the_sample_are_near_duplicates(draw, monkeypatch, bucke
         assert max(estimated_similarity(one, other) for other in signed) >= 0.8
 
 
+@pytest.mark.parametrize("shares", ["proportional", "equal"])
+def test_what_repeats_and_faults_leave_of_a_stratum_goes_to_the_others(draw, shares):
+    latin, _ = sentences(300, 0, copies=0)
+    chinese = [json.dumps({"id": n, "text": "汉字" * 40}, ensure_ascii=False) for n in range(300)]
+    lines = [line for pair in zip(latin, chinese, strict=True) for line in pair]
+    options = {"stratify": "language", "shares": shares, "near_duplicates": 0.9}
+    report, _ = draw(lines, target_mb=0.02, **options)
+    assert report.strata["chinese"].lines_written == 1 and report.duplicates == 299
+    assert 20_000 - max(map(size, lines)) < report.total.bytes_written <= 20_000
+    everything, _ = draw(lines, target_mb=1, **options)
+    total = sum(map(size, lines))
+    assert everything.notes[0] == (
+        f"the file has only {total:,} of the 1,000,000 bytes asked for: "
+        f"{everything.total.bytes_written:,} of them were usable and were taken"
+    )
+
+
 def test_equal_texts_count_once_however_they_are_written(draw):
     lines = ['{"text": "\\u4f60\\u597d, world"}', '{"text":"你好, world"}', '{"text": "another"}']
     assert len(draw(lines, count=3, near_duplicates=1)[1]) == 2
