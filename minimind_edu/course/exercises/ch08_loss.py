@@ -256,8 +256,7 @@ def _never_above(attempt: Callable, generator: torch.Generator) -> bool:
 
 def _order_does_not_matter(attempt: Callable, generator: torch.Generator) -> bool:
     p, q = torch.randn(2, 6, generator=generator).softmax(dim=-1)
-    order = torch.randperm(6, generator=generator)
-    return abs(float(attempt(p, q, 2)) - float(attempt(p[order], q[order], 2))) < 1e-5
+    return abs(float(attempt(p, q, 2)) - float(attempt(p.flip(0), q.flip(0), 2))) < 1e-5
 
 
 LUMPED_KL = Exercise(

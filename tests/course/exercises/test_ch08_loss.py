@@ -35,4 +35,5 @@ def test_unforeseen_answers_get_a_hint_that_fits():
     assert "alpha 1" in examine(loss, lambda s, t, y, a, T: distill_loss(s, t, y, a, T) + 0.5, 0)
     assert "one number" in examine(loss, lambda s, t, y, a, T: distill_loss(s, t, y, a, T)[None].repeat(2), 0)
     assert "k = V" in examine(lump, lambda p, q, k: lumped_kl(p, q, k) * 1.5, 0)
-    assert "order" in examine(lump, lambda p, q, k: lumped_kl(p, q, k) / (1 + p.argmax() * (k < len(p))), 0)
+    shrunk = lambda p, q, k: lumped_kl(p, q, k) / (1 if k == len(p) else 2 + p.argmax())  # noqa: E731
+    assert "order" in examine(lump, shrunk, 0)
