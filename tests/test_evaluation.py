@@ -270,7 +270,7 @@ def test_a_published_file_is_fetched_once_more_for_its_other_columns(
     parrot, tokenizer, tmp_path, monkeypatch
 ):
     path = question_file(tmp_path)
-    for module in ("data.records", "evaluation"):
+    for module in ("data.records", "data.rows"):
         monkeypatch.setattr(f"minimind_edu.{module}.download", lambda url: str(path))
     answers = answer_questions(parrot, tokenizer, "hf://owner/name/questions.jsonl")
     assert [answer.record["number"] for answer in answers] == [0, 1, 2]

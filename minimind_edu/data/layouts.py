@@ -102,9 +102,9 @@ def known_layouts(kind: str) -> str:
     return "\n".join([f"Layouts known for {kind} data, one record each:", *rows])
 
 
-def is_about_layout(fault: str) -> bool:
+def is_unknown_layout(fault: str) -> bool:
     """Whether a fault's message is one that `known_layouts` helps with."""
-    return fault.startswith((_UNKNOWN, "no field"))
+    return fault.startswith(_UNKNOWN)
 
 
 # --- supervised fine-tuning ---
@@ -367,13 +367,14 @@ def _unknown(record: dict[str, Any], kind: str) -> BadRecord:
     for name in ("conversations", "messages", "chosen", "rejected"):
         if name in keys and record[name] is None:
             return BadRecord(f"'{name}' is null")
+    if other_kind_hint(record, kind):
+        return missing_field(record, "chosen" if kind == "dpo" else "conversations", kind)
+    hint = ""
     if {"role", "content"} <= keys or {"from", "value"} <= keys:
         hint = ": this is a single message, and a record holds a list of them"
-    elif kind == "sft" and "chosen" not in keys and "instruction" in keys:
+    elif kind == "sft" and "instruction" in keys:
         hint = ": no 'output' beside the 'instruction'"
-    elif kind == "sft" and "chosen" not in keys and "prompt" in keys:
+    elif kind == "sft" and "prompt" in keys:
         hint = ": no 'response' or 'completion' beside the 'prompt'"
-    else:
-        hint = other_kind_hint(record, kind)
     found = ", ".join(shorten(key) for key in list(record)[:5]) or "none"
     return BadRecord(f"{_UNKNOWN} (found: {found}){hint}")

@@ -19,7 +19,7 @@ from datasets.arrow_writer import ArrowWriter
 import datasets
 from minimind_edu.data.cache import Progress, cached_folder
 from minimind_edu.data.errors import FAULTS_SHOWN, DataError, Fault, faults_error, file_error
-from minimind_edu.data.layouts import is_about_layout, known_layouts, read_record
+from minimind_edu.data.layouts import is_unknown_layout, known_layouts, read_record
 from minimind_edu.data.published import SCHEME, download
 from minimind_edu.data.reading import RECORD_SUFFIXES, LineReader, content_digest, open_data_file
 from minimind_edu.data.rows import Row, record_rows, text_rows
@@ -163,11 +163,13 @@ def load_records(
     faults = [fault for part in parts for fault in part.faults]
     count = sum(part.dropped for part in parts)
     names = ", ".join(os.fspath(one) for one in paths[:3]) + (", …" if len(paths) > 3 else "")
-    if sum(len(part) for part in parts) == 0:
-        raise _refusal(f"{names}: no usable record", faults, count, kind)
+    usable = sum(len(part) for part in parts)
     if count and on_bad_record == "stop":
         found = "1 faulty record" if count == 1 else f"{count} faulty records"
-        raise _refusal(f"{names}: {found} (--on_bad_record skip leaves them out)", faults, count, kind)
+        remedy = " (--on_bad_record skip leaves them out)" if usable else ", no usable record"
+        raise _refusal(f"{names}: {found}{remedy}", faults, count, kind)
+    if not usable:
+        raise _refusal(f"{names}: no usable record", faults, count, kind)
     if len(parts) == 1:
         return parts[0]
     # Empty tables have nothing to add, and their is_stream says nothing about the rest.
@@ -180,7 +182,7 @@ def load_records(
 def _refusal(summary: str, faults: Sequence[Fault], count: int, kind: str) -> DataError:
     """The error that lists the faults; with the known layouts where one of them is an unknown layout."""
     error = faults_error(summary, faults, count)
-    if not any(is_about_layout(fault.what) for fault in error.faults):
+    if not any(is_unknown_layout(fault.what) for fault in error.faults):
         return error
     return DataError(f"{error}\n{known_layouts(kind)}", error.faults, count)
 

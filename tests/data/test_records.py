@@ -227,7 +227,7 @@ LINE_FAULTS = [
         {"instruction": "x", "output": "y"},
         "no field 'text' (found: 'instruction', 'output'): this",
     ),
-    ("sft", {"text": "x"}, "unknown layout (found: 'text'): this looks like pretrain data; use minimind-edu"),
+    ("sft", {"text": "x"}, "no field 'conversations' (found: 'text'): this looks like pretrain data; use"),
     ("sft", {"conversations": [U], "gt": "4"}, "this looks like rlvr data; use minimind-edu grpo"),
     ("sft", {"conversations": "hi"}, "'conversations' is a string, not a list of messages"),
     ("sft", {"conversations": U}, "is an object, not a list"),
@@ -292,7 +292,7 @@ def test_faults_of_a_record(load, kind, line, what):
     content = b"\n".join([good[:-1] + b"}", line, good, b""])
     message = refusal(load, content, kind)
     summary, fault, *layouts = message.split("\n")
-    assert bool(layouts) == (": no field" in fault or ": unknown layout" in fault), "shown where they help"
+    assert bool(layouts) == (": unknown layout" in fault), "shown where they help"
     assert "1 faulty record" in summary and "data.jsonl:2: " in fault and what in fault, message
     assert len(fault) < 300
     kept = load(content, kind, on_bad_record="skip")
