@@ -338,7 +338,7 @@ def test_malformed_chats(run, trained, tmp_path, record):
     path.write_bytes(GOOD_CHAT + b"\n" + json.dumps(record).encode() + b"\n" + GOOD_CHAT)
     code, out, errors = run("sft", f"--from_weight={trained}", f"--data_path={path}", f"--out_dir={out_dir}")
     assert code == 2 and out == "" and "Traceback" not in errors
-    known = errors.count("\n  ") - 1 if "unknown layout" in errors else 0  # the layouts that it knows are shown
+    known = errors.count("\n  ") - 1 if "unknown layout" in errors else 0
     assert f"{path}:2: " in errors and len(errors.splitlines()) == 2 + (known and known + 1)
     assert not out_dir.exists() and (known >= 5) == (record == {})
 
