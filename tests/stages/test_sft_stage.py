@@ -228,9 +228,13 @@ def test_replay_settings_without_sense(world, tmp_path):
 
 # --- real files ---
 
+LONG = 1_024  # tokens: the longest answers of these files are cut all the same
 REAL = (
     "minimind_format/sft_demo.jsonl",
     "minimind_format/sft_data.jsonl",
+    "sft/instruction-data.json",
+    "sft/identity.json",
+    "sft/alpaca_zh_demo.json",
 )
 
 
@@ -251,7 +255,7 @@ def test_the_mask_of_a_real_file_audited_by_decoding(shared, tmp_path, name):
     """The labelled tokens of a packed document are the assistant's words and end tokens, and nothing else."""
     _, records = real_records(shared, name, tmp_path)
     tokenizer = train_fast(spoken(records), 1_000)
-    rows = PackedDataset(tokenize(records, tokenizer, "sft", tmp_path), 512, fill=False)
+    rows = PackedDataset(tokenize(records, tokenizer, "sft", tmp_path), LONG, fill=False)
     end, wanted = "<|im_end|>", {}
     for number, (messages, _) in enumerate(records.chats()):
         said = [message["content"] + end for message in messages if message["role"] == "assistant"]
@@ -264,7 +268,7 @@ def test_the_mask_of_a_real_file_audited_by_decoding(shared, tmp_path, name):
             ids, labels = row["input_ids"][here], row["labels"][here]
             assert torch.equal(labels[labels != -100], ids[labels != -100])
             text = tokenizer.decode(labels[labels != -100].tolist())
-            if len(ids) == 512 and text != wanted[number]:  # cut at its end
+            if len(ids) == LONG and text != wanted[number]:  # cut at its end
                 assert wanted[number].startswith(text.rstrip("\N{REPLACEMENT CHARACTER}"))
             else:
                 assert text == wanted[number]
@@ -272,7 +276,7 @@ def test_the_mask_of_a_real_file_audited_by_decoding(shared, tmp_path, name):
     assert audited == len(records) - rows.dropped and audited >= 0.9 * len(records)
 
 
-@pytest.mark.parametrize("name", ("minimind_format/sft_demo.jsonl",))
+@pytest.mark.parametrize("name", ("minimind_format/sft_demo.jsonl", "sft/instruction-data.json"))
 def test_loss_falls_on_held_out_lines_of_a_real_file(shared, tmp_path, name):
     path, records = real_records(shared, name, tmp_path)
     tokenizer = train_fast(spoken(records), 600)
