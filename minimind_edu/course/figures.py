@@ -165,7 +165,7 @@ def loss_curve(
 
 def plain_log_ticks(axes: Axes, lowest: float, highest: float) -> None:
     """Round numbers instead of powers of ten on a logarithmic axis of losses from lowest to highest."""
-    round_numbers = (0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10)
+    round_numbers = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10)
     ticks = [tick for tick in round_numbers if lowest * 0.8 < tick < highest * 1.2]
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
