@@ -50,7 +50,7 @@ class DPOConfig(StageConfig):
         label_smoothing: share of the pairs taken to be the wrong way round, from 0 to below 0.5; for the
             sigmoid loss.
         sft_weight: how much of the supervised loss on the chosen answers (nats a token) is added; 0 is plain
-            DPO, which cannot reach answers that the model finds far too improbable.
+            DPO, which cannot reach answers that the model finds far too improbable. The embedded world's are.
     """
 
     out_dir: str = "out/dpo"
@@ -58,9 +58,9 @@ class DPOConfig(StageConfig):
     beta: float = 0.1
     loss_type: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
     label_smoothing: float = 0.0
-    sft_weight: float = 0.0
-    epochs: int = 1
-    batch_size: int = 32
+    sft_weight: float = 10.0
+    epochs: int = 2
+    batch_size: int = 8
     learning_rate: float = 3e-4
     min_lr_ratio: float = 0.0
 
@@ -148,7 +148,8 @@ class PreferenceLoss:
             batch: rows of `PairRows` with their ``reference_logprobs``.
 
         Returns:
-            The loss, and: ``margin``, the difference of both sides' rewards, where the reward of an answer is
+            The loss, and: ``preference_loss``, its part from `dpo_loss` (ln 2 before the first step);
+            ``margin``, the difference of both sides' rewards, where the reward of an answer is
             beta (ln policy - ln reference); ``accuracy``, the share of pairs with a margin above 0;
             ``chosen_logp`` and ``rejected_logp`` (nats an answer), ``chosen_reward`` and
             ``rejected_reward``.
@@ -167,13 +168,13 @@ class PreferenceLoss:
             self.loss_type,
             self.label_smoothing,
         )
-        if self.sft_weight:
-            losses = losses - self.sft_weight * policy[:, 0] / tokens[:, 0]
+        imitation = -policy[:, 0] / tokens[:, 0]  # mean over the tokens of each chosen answer
         pairs = int(usable.sum())
-        loss = losses.sum() / max(pairs, 1)
+        loss = (losses + self.sft_weight * imitation).sum() / max(pairs, 1)
         rewards = self.beta * (policy - reference).detach()
         margins = rewards[:, 0] - rewards[:, 1]
         means = {
+            "preference_loss": losses.detach(),
             "margin": margins,
             "accuracy": (margins > 0).float(),
             "chosen_logp": policy[:, 0].detach(),
@@ -186,7 +187,6 @@ class PreferenceLoss:
         if model.config.use_moe:
             numbers["aux_loss"] = scored.aux_loss
             if model.training:
-                numbers["preference_loss"] = loss
                 loss = loss + scored.aux_loss
         return loss, numbers
 

@@ -282,7 +282,7 @@ def test_the_first_loss_is_ln_2(dropout, moe, world_pairs, tokenizer, tmp_path):
     rows = with_reference(model, make_rows(world_pairs, tokenizer, tmp_path))
     loss, numbers = PreferenceLoss()(model, batch_of(rows, range(8)))
     assert model.training and numbers["tokens"] == 8
-    assert float(numbers.get("preference_loss", loss).detach()) == pytest.approx(LN2, abs=1e-5)
+    assert float(numbers["preference_loss"]) == pytest.approx(LN2, abs=1e-5)
     assert float(numbers["margin"]) == pytest.approx(0, abs=1e-4)
     assert float(numbers["chosen_reward"]) == pytest.approx(0, abs=1e-4)
 
@@ -306,7 +306,7 @@ def test_numbers_of_a_batch(world_pairs, tokenizer, tmp_path):
         rewards = 0.3 * (policy - reference)
         margins = rewards[:, 0] - rewards[:, 1]
         expected = {
-            "margin": margins.mean(), "accuracy": (margins > 0).float().mean(),
+            "preference_loss": loss, "margin": margins.mean(), "accuracy": (margins > 0).float().mean(),
             "chosen_logp": policy[:, 0].mean(), "rejected_logp": policy[:, 1].mean(),
             "chosen_reward": rewards[:, 0].mean(), "rejected_reward": rewards[:, 1].mean(),
         }  # fmt: skip
@@ -398,9 +398,9 @@ def state(model):
 def test_a_run_from_a_file_to_a_model(start, tmp_path):
     result = dpo(settings(start, tmp_path, sft_weight=0.0, epochs=6, learning_rate=3e-3), progress=False)
     lines = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "loss" in line]
-    assert lines[0]["loss"] == pytest.approx(LN2, abs=1e-5) and lines[0]["margin"] == pytest.approx(
-        0, abs=1e-4
-    )
+    assert lines[0]["loss"] == lines[0]["preference_loss"] == pytest.approx(LN2, abs=1e-5) and lines[0][
+        "margin"
+    ] == pytest.approx(0, abs=1e-4)
     assert {"accuracy", "chosen_logp", "rejected_logp", "chosen_reward", "rejected_reward"} <= set(lines[0])
     assert lines[-1]["loss"] < 0.3 and lines[-1]["margin"] > 1 and result.fit.tokens == 6 * 19
     assert 0 < result.fit.validation_loss < 2  # on five pairs; held-out loss falls on real data, below
@@ -444,7 +444,7 @@ def test_cached_numbers_equal_computed_ones(start, tmp_path):
 def test_the_first_loss_is_ln_2_in_bfloat16_too(start, tmp_path):
     dpo(settings(start, tmp_path, dtype="bfloat16", max_steps=1), progress=False)
     first = read_metrics(tmp_path / "metrics.jsonl")[0]
-    assert first["loss"] == pytest.approx(LN2, abs=5e-3)  # rounding, by which rows shared a batch
+    assert first["preference_loss"] == pytest.approx(LN2, abs=5e-3)  # rounding, by which rows shared a batch
 
 
 def test_resume_refuses_another_loss(start, tmp_path):
