@@ -35,6 +35,7 @@ from minimind_edu.generation import Sampling, complete
 from minimind_edu.stages.answers import write_answers
 from minimind_edu.stages.distill import DistillConfig, distill_loss, half
 from minimind_edu.stages.divergence import divergence_of, full_divergence, top_k_divergence
+from minimind_edu.stages.setup import save_model
 from minimind_edu.stages.teacher import TaughtRows, teacher_top_k, top_k_log_probabilities
 from minimind_edu.training.precision import resolve_precision
 
@@ -282,7 +283,7 @@ claims.record("ch08.second_run_asks", more, equals=0, source="passes of the teac
 
 # %%
 def both_divergences(k):
-    """Of an untrained student, on four rows: from the cache with k tokens, and whole."""
+    """Of an untrained student, token by token of four rows: from the cache with k tokens, and whole."""
     rows = TaughtRows(docs, ask(k), 256)
     batch = collate([rows[row] for row in range(4)])
     keep = batch["labels"][:, 1:] != -100
@@ -291,15 +292,19 @@ def both_divergences(k):
         inputs = {name: batch[name] for name in ("input_ids", "document_ids")}
         s, t = (model(**inputs).logits[:, :-1][keep] for model in (student, teacher))
     lumped = top_k_divergence(s, known[0].long(), known[1], 1.0, "forward")
-    return float(lumped.mean()), float(full_divergence(s, t, 1.0, "forward").mean())
+    return lumped, full_divergence(s, t, 1.0, "forward")
 
+
+# %% tags=["nbval-ignore-output"]
+found = {k: both_divergences(k) for k in (1, 4, 16, 64, 2_000)}
+parts = {k: float(lumped.sum() / whole.sum()) for k, (lumped, whole) in found.items()}
+print(*(f"k = {k:5}: {part:.2f} of the whole KL" for k, part in parts.items()), sep="\n")
 
 # %%
-parts = {k: lumped / whole for k in (1, 4, 16, 64, 2_000) for lumped, whole in [both_divergences(k)]}
-print(*(f"k = {k:5}: {part:.2f} of the whole KL" for k, part in parts.items()), sep="\n")
 rising = all(fewer < more + 1e-4 for fewer, more in itertools.pairwise(parts.values()))
 claims.record("ch08.lump_rises_with_k", rising, equals=1, source="k = 1, 4, 16, 64, 2,000")
-claims.record("ch08.cache_at_full_k", parts[2_000], at_least=0.998, at_most=1.002, source="k = V over whole")
+gap = (found[2_000][0] - found[2_000][1]).abs().max()
+claims.record("ch08.cache_at_full_k", gap, at_most=0.01, source="k = V against the teacher itself, nats")
 options("top_k", "cache_dir")
 
 # %% [markdown]
@@ -374,13 +379,15 @@ for lesson in ch08.LESSONS:
         claims.record(f"ch08.gap_closed_{lesson}", min(shares), at_least=0.3, source=closed)
 
 # %% [markdown]
-# The written documents help most, and no wonder: there are five times as many. A teacher is also a source of
-# text without end, as good as the teacher is.
+# Labels alone are worst in every seed. The written documents help too. Each says less about the teacher
+# than its distribution does, but there are five times as many: a teacher is a source of text without end, as
+# good as the teacher is.
 #
-# **At equal seconds.** A teacher costs a forward pass in every step. So the record also has students of
-# labels with 750 steps, which took them longer than 300 steps with the teacher took. They do not get better:
-# they read the same 1,000 documents more often.
-
+# **At equal work.** A teacher costs a forward pass in every step. Training takes about 6 operations a
+# parameter and token, a forward pass 2: with the teacher 6 · 0.235 + 2 · 1.044 = 3.50 million a token,
+# without 1.41. So 750 steps of labels cost what 300 steps with the teacher cost; the seconds of the record
+# (other programs were running) agree roughly. More steps do not help the student of labels. It reads the
+# same documents more often, and its held-out loss *rises*.
 
 # %% tags=["nbval-ignore-output"]
 for name in ("labels", "teacher", "written", "longer"):
@@ -396,7 +403,7 @@ best = [min(pair) for pair in zip(labels, longer, strict=True)]
 taught = ch08.column(grid, "loss", experiment="lesson", lesson="teacher")
 shares = [ch08.closed(s, b, score.loss) for s, b in zip(taught, best, strict=True)]
 source = "taught at 300 steps, labels at 300 or 750, the better; worst seed"
-claims.record("ch08.gap_closed_equal_seconds", min(shares), at_least=0.3, source=source)
+claims.record("ch08.gap_closed_equal_work", min(shares), at_least=0.3, source=source)
 
 # %% [markdown]
 # With `--top_k` the teacher runs once instead of in every epoch. That saves the more, the bigger the teacher
@@ -408,36 +415,62 @@ claims.record("ch08.gap_closed_equal_seconds", min(shares), at_least=0.3, source
 alt = "Held-out loss by number of documents: the more there are, the less the teacher adds"
 figures.show(ch08.documents_figure(grid, score.floor), alt)
 taught, labels = (ch08.by_documents(grid, lesson) for lesson in ("teacher", "labels"))
-gains = {count: ch08.closed(taught[count], labels[count], score.loss) for count in labels}
-print({f"{count:,} documents": f"{gain:.0%} closed" for count, gain in gains.items()})
-claims.record("ch08.gap_closed_many_documents", gains[10_000], at_most=0.2, source="10,000 documents, seed 1")
+gains = {count: labels[count] - taught[count] for count in labels}
+print(
+    *(f"{count:6,} documents: the teacher gains {gain:.3f} nats a token" for count, gain in gains.items()),
+    sep="\n",
+)
+
+kept = gains[10_000] / gains[1_000]
+claims.record("ch08.gain_with_many_documents", kept, at_most=0.4, source="nats gained with 10,000 over 1,000")
+work = grid.find(experiment="documents", documents=10_000, steps=750)["loss"] - taught[10_000]
+print(f"10,000 documents at equal work, labels minus teacher: {work:+.3f} nats")
+claims.record(
+    "ch08.equal_work_many_documents", work, at_most=0, source="10,000 documents: labels 750, taught 300"
+)
 
 # %% [markdown]
-# With 10,000 documents nearly every row is new. Labels are draws from the world itself, and enough of them
-# say what the teacher says. Distillation pays where examples are few and the teacher has seen more.
+# Labels are draws from the world itself, and enough of them say what the teacher says. With 10,000 documents
+# a distribution still teaches more *in a step* than a draw. But for the same work the student of labels may
+# take 750 steps, and is better off. Distillation pays where examples are few.
 #
-# **Other choices.** Reverse KL on the model, the temperature, and how much of the teacher was kept:
+# **Forward or reverse, on the model.** The record's students of reverse KL, from random weights:
 
 # %% tags=["nbval-ignore-output"]
 columns = {"forward": {"experiment": "lesson", "lesson": "teacher"}, "reverse": {"experiment": "direction"}}
-for name in ("loss", "entropy", "forward", "reverse"):
-    print(f"{name:8}", {title: ch08.column(grid, name, **where) for title, where in columns.items()})
-entropies = [ch08.column(grid, "entropy", **where) for where in columns.values()]
-sharper = min(forward - reverse for forward, reverse in zip(*entropies, strict=True))
-claims.record("ch08.reverse_is_sharper", sharper, at_least=0, source="entropy lost by reverse KL, worst seed")
-
-# %% tags=["nbval-ignore-output"]
-for cell, numbers in grid.select(lesson="teacher", seed=1):
-    if cell["experiment"] in ("lesson", "kept", "temperature"):
-        print(f"k {cell.get('top_k', 'all')}, temperature {cell.get('temperature', 1.0)}: {numbers['loss']}")
+losses_by = [ch08.column(grid, "loss", **where) for where in columns.values()]
+print(dict(zip(columns, losses_by, strict=True)))
+times = min(reverse / forward for forward, reverse in zip(*losses_by, strict=True))
+claims.record("ch08.reverse_from_scratch", times, at_least=2, source="loss, reverse over forward, best seed")
 
 # %% [markdown]
-# **A mixture of experts as teacher.** Its distribution looks like any other, so a dense student can have it:
+# They learn next to nothing. In the reverse KL each token's pull is weighted with the *student's* own
+# probability, which is about 1/2,000 at the start, also for the one right token. Reverse KL is for a student
+# that knows something already. So we let the student of labels go on, 100 steps each way:
 
 # %% tags=["nbval-ignore-output"]
+start = {
+    "from_weight": str(save_model(students["labels"], tokenizer, folder / "start")),
+    "learning_rate": 3e-3,
+}
+second = {}
+for way in ("forward", "reverse"):
+    run, _ = ch08.train_student(teacher, tokenizer, "teacher", 1, steps=100, direction=way, **start)
+    second[way] = ch08.predictions(run.model, teacher, tokenizer)
+    print(f"{way}: held-out loss {experiments.held_out_loss(run.model, tokenizer).loss:.3f}", second[way])
+
+# %% [markdown]
+# **Other choices**: 16 tokens of the teacher instead of all, a temperature of 2, and, for the student of
+# labels, dropout against learning by heart. And another teacher, a mixture of experts after 150 steps: its
+# distribution looks like any other, so a dense student can have it.
+
+# %% tags=["nbval-ignore-output"]
+for name, setting in (("kept", "top_k"), ("temperature", "temperature"), ("dropout", "dropout")):
+    [(cell, numbers)] = grid.select(experiment=name)
+    print(f"{setting} {cell[setting]}: held-out loss {numbers['loss']}")
 moe, alone = grid.find(experiment="moe"), grid.find(experiment="lesson", lesson="labels", seed=1)["loss"]
+print(f"experts {moe['teacher_loss']}, their student {moe['loss']}, student of labels {alone}")
 share = ch08.closed(moe["loss"], alone, moe["teacher_loss"])
-print(f"teacher {moe['teacher_loss']}, its student {moe['loss']}, student of labels {alone}")
 claims.record("ch08.gap_closed_moe", share, at_least=0.3, source="dense student of experts, seed 1")
 
 # %% [markdown]
@@ -456,12 +489,9 @@ written = write_answers(
 )
 answers = [json.loads(line)["conversations"] for line in (folder / "answers.jsonl").open(encoding="utf-8")]
 print(written, *(f"{asked[0]['content']} - {said['content']}" for *asked, said in answers[::20]), sep="\n")
-
-# %%
-asked = [json.loads(line)["conversations"] for line in questions]
-same = sum(answer in asked for answer in answers) / len(asked)
+original = [json.loads(line)["conversations"] for line in questions]
+same = sum(answer in original for answer in answers) / len(original)
 claims.record("ch08.written_as_in_data", same, at_least=0.8, source="64 answers, word for word")
-print(len(load_records(folder / "answers.jsonl", "sft", cache_dir=folder)) == written.answers)
 
 # %% [markdown]
 # ## Exercises

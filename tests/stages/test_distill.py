@@ -235,6 +235,22 @@ def test_the_student_learns_the_teacher(world, tmp_path, options):
     assert tokenizer.fingerprint == load_model(world / "dense")[1].fingerprint
 
 
+def test_the_teacher_runs_without_a_gradient_under_the_students_autocast(world, tmp_path, monkeypatch):
+    own, seen = MiniMind.head, set()
+
+    def watch(model, hidden):
+        logits = own(model, hidden)
+        name = "teacher" if model.config.hidden_size == 32 else "student"
+        seen.add((name, logits.requires_grad, logits.dtype))
+        return logits
+
+    monkeypatch.setattr(MiniMind, "head", watch)
+    distill(settings(world, tmp_path / "a", dtype="bfloat16", max_steps=1), progress=False)
+    distill(settings(world, tmp_path / "b", dtype="bfloat16", max_steps=1, top_k=2), progress=False)
+    assert [kind for kind in seen if kind[0] == "teacher"] == [("teacher", False, torch.bfloat16)]
+    assert ("student", True, torch.bfloat16) in seen
+
+
 def test_alpha_one_is_pretraining_and_never_asks_the_teacher(world, tmp_path, monkeypatch):
     monkeypatch.setattr(distill_module, "teacher_top_k", None)
     student = distill(settings(world, tmp_path / "a", alpha=1.0, top_k=4), progress=False)

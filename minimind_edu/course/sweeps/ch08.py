@@ -58,14 +58,15 @@ CELLS = [
         for documents in FEWER_AND_MORE
         for lesson in ("labels", "teacher")
     ),
+    {"experiment": "documents", "lesson": "labels", "documents": 10_000, "steps": LONGER, "seed": 1},
     *(
         {"experiment": "direction", "lesson": "teacher", "direction": "reverse", "seed": seed}
         for seed in SEEDS
     ),
-    {"experiment": "moe", "lesson": "teacher", "seed": 1},
     {"experiment": "kept", "lesson": "teacher", "top_k": 16, "seed": 1},
     {"experiment": "temperature", "lesson": "teacher", "temperature": 2.0, "seed": 1},
     {"experiment": "dropout", "lesson": "labels", "dropout": 0.1, "seed": 1},
+    {"experiment": "moe", "lesson": "teacher", "seed": 1},
 ]
 
 
@@ -316,5 +317,6 @@ def by_documents(grid: SweepRecord, lesson: str) -> dict[int, float]:
     """Held-out loss by number of documents, seed 1."""
     losses = {DOCUMENTS: grid.find(experiment="lesson", lesson=lesson, seed=1)["loss"]}
     for cell, numbers in grid.select(experiment="documents", lesson=lesson):
-        losses[cell["documents"]] = numbers["loss"]
+        if "steps" not in cell:
+            losses[cell["documents"]] = numbers["loss"]
     return dict(sorted(losses.items()))
