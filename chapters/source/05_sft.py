@@ -485,7 +485,7 @@ print("".join("T" if mixed.is_replayed(place) else "c" for place in range(len(mi
 # %% tags=["nbval-ignore-output"]
 forgot = [experiments.held_out_loss(one, tokenizer).ratio for one in (base, model)]
 claims.record("ch05.forgetting", forgot[1] / forgot[0], at_least=1.2, source="live run: loss after / before")
-figures.show(ch05.replay_figure(grid), "Replay keeps the loss on documents and does not cost answers")
+figures.show(ch05.replay_figure(grid), "Replay keeps the loss on documents low and hardly costs answers")
 print(f"loss / floor of this chapter's run: {forgot[0]:.3f} before, {forgot[1]:.3f} after, without replay")
 none, tenth, half = (ch05.replayed(grid, share) for share in (0.0, 0.1, 0.5))
 worst = max(map(ch05.lost, tenth))
