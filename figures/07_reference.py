@@ -1,0 +1,18 @@
+"""One model in memory: the reference's log-probabilities are computed once, before training."""
+
+from pathlib import Path
+
+from minimind_edu.course.drawing import arrow, box, canvas, write
+from minimind_edu.course.figures import BLUE, GREEN, GREY, save_figure
+
+figure, axes = canvas(7.5, 1.9)
+box(axes, 0.15, 0.65, 1.35, 0.6, "model before\nthe first step", GREY)
+box(axes, 2.35, 0.65, 1.75, 0.6, "log-probabilities of\nall answers, on disk", BLUE, size=8.5)
+box(axes, 5.05, 0.65, 2.3, 0.6, "training: policy against\nstored numbers", GREEN)
+arrow(axes, (1.53, 0.95), (2.32, 0.95), GREY)
+arrow(axes, (4.13, 0.95), (5.02, 0.95), BLUE)
+write(axes, 1.93, 1.15, "once", size=8.5)
+write(axes, 4.57, 1.15, "read", size=8.5)
+write(axes, 6.2, 0.42, "at step 0 both are equal: every loss is ln 2", size=8.5)
+write(axes, 3.22, 1.6, "key: weights, pairs, tokenizer, length, number format", size=8.5)
+save_figure(figure, Path(__file__).with_suffix(".svg"))
