@@ -16,7 +16,9 @@
 import copy
 import heapq
 import html
+import json
 import random
+import re
 import tempfile
 from pathlib import Path
 
@@ -73,10 +75,16 @@ question = "Where does Mark Fielddale live?"
 for beginning in ("Mark Fielddale lives in", question):
     print(beginning, "→", write(base, [tokenizer.bos_token_id, *tokenizer.encode(beginning)]))
 print("the same as a chat →", write(base, as_chat(question)))
-
-# %% tags=["nbval-ignore-output"]
 before = exact_match(answer_questions(base, tokenizer, questions_file), "seen", "language")
 claims.record("ch05.before", max(before.values()), at_most=0.02, source="exact match of the base, best group")
+
+# %% tags=["nbval-ignore-output"]
+gold = [json.loads(line)["gt"] for line in questions_file.open(encoding="utf-8")]
+homes = re.findall(r"The home of (.+) is in (.+)\.", "\n".join(gold))
+begun = [[tokenizer.bos_token_id, *tokenizer.encode(f"{name} lives in")] for name, _ in homes]
+ends = [tokenizer.decode(one.tokens) for one in complete(base, begun, max_new_tokens=6)]
+known = sum(end.startswith(" " + town) for end, (_, town) in zip(ends, homes, strict=True)) / len(homes)
+claims.record("ch05.known_before", known, at_least=0.8, source="'NAME lives in', all hundred people")
 
 # %% [markdown]
 # ## What is learned: template and mask
@@ -89,7 +97,7 @@ print(tokenizer.apply_chat_template(chat))
 
 # %% [markdown]
 # The user's words are given, so there is no reason to learn to write them. **The loss mask** marks what is
-# learned: the assistant's words and its end token, without which a model never stops. Green is learned.
+# learned: the assistant's words and its end token, from which it learns to stop. Green is learned.
 
 
 # %%
@@ -214,9 +222,9 @@ claims.record(
 claims.record("ch05.leaked_difference", abs(leaked - packed), at_least=0.01, source="without boundaries")
 
 # %% [markdown]
-# **A batch without labels.** A conversation cut before its answer has none. The mean over nothing is 0 / 0,
-# which is NaN, and after one step all weights are. The package's loss is 0 there, and the loop skips the
-# batch and counts it.
+# **A batch without labels.** A conversation cut before its answer has none; our packing leaves it out. If a
+# batch is without labels, the masked sum over its count is 0 / 0: NaN, like its gradient, and after one step
+# all weights. The package's loss is 0 there, and the loop skips the batch and counts it.
 
 
 # %%
@@ -229,9 +237,13 @@ class WithoutSomeLabels(PackedDataset):
 shape = ModelConfig(vocab_size=20, hidden_size=32, num_hidden_layers=1, max_position_embeddings=64)
 small, some = MiniMind(shape), WithoutSomeLabels(TokenizedDocuments.from_lists([[5, 6, 7, 8]] * 4), 4)
 empty = collate([some[0]])
-naive_mean = F.cross_entropy(small(empty["input_ids"]).logits[0, :-1], empty["labels"][0, 1:])
+logits = small(empty["input_ids"]).logits[0, :-1]
+costs = F.cross_entropy(logits, empty["input_ids"][0, 1:], reduction="none")
+learned = empty["labels"][0, 1:] != -100
+naive_mean = (costs * learned).sum() / learned.sum()
 print("plain mean:", naive_mean.item(), " package:", causal_lm_loss(small, empty)[0].item())
-assert naive_mean.isnan()
+gradients = torch.autograd.grad(naive_mean, list(small.parameters()))
+assert all(bool(gradient.isnan().any()) for gradient in gradients)
 
 # %%
 settings = TrainConfig(out_dir=str(folder / "some"), batch_size=1, device="cpu", save_interval=0)
@@ -244,9 +256,9 @@ claims.record("ch05.skipped_batches", outcome.skipped_batches, equals=2, source=
 # %% [markdown]
 # ## Fine-tune, and tell knowledge from parroting
 #
-# The conversations ask about half of the people, in four wordings a fact. The other half appear in no
-# question. A model that only repeats trained answers must fail on them; one that *knows*, and has learned
-# what a question is, need not.
+# The conversations ask about half of the people, in four wordings a fact (and 242 ask for a sum). The other
+# half appear in no question. A model that only repeats trained answers must fail on them; one that *knows*,
+# and has learned what a question is, need not.
 #
 # ![Biographies of all in pretraining; questions about half in fine-tuning](../figures/05_knowledge.svg)
 #
@@ -279,8 +291,8 @@ axes.set_xticks(range(len(scores)), [str(step) for step in scores])
 axes.set(xlabel="step", ylabel="exact match", ylim=(-0.03, 1.03))
 axes.legend()
 figures.show(figure, "Exact match by step: trained and untrained people rise together")
-early = max(scores[10][group] for group in ch05.GROUPS)
-claims.record("ch05.after_10_steps", early, at_most=0.25, source="exact match, best group, live run")
+apart = [ch05.trained({"after": one}) - ch05.untrained({"after": one}) for one in scores.values()]
+claims.record("ch05.apart", max(apart), at_most=0.25, source="trained - untrained, widest, live run")
 
 # %% [markdown]
 # Trained and untrained people rise together: what is learned first is the form of questions and answers, and
@@ -347,7 +359,7 @@ claims.record("ch05.grid_again", abs(now - recorded), at_most=0.15, source="one 
 # Published files have gigabytes; you may want 50 MB. The first lines will not do: files are often sorted. A
 # fair sample gives each line a random **key** and takes the smallest keys until the next line would not fit.
 # By hand, for 100 bytes: keys 0.1 and 0.2 have 20 and 30 bytes; 0.3 has 90, which is too much. So lines 1
-# and 4. (To go on with shorter lines instead would make short lines likelier.)
+# and 4, counted from 0. (To go on with shorter lines instead would make short lines much likelier.)
 #
 # ![Five lines with keys; the two with the smallest fit](../figures/05_keys.svg)
 #
@@ -371,7 +383,7 @@ def one_pass(lines, keys, budget):
 # %%
 toy = [b"x" * size for size in (50, 20, 90, 40, 30)], [0.6, 0.1, 0.3, 0.9, 0.2], 100
 print(one_pass(*toy))
-assert one_pass(*toy) == [1, 4]
+assert one_pass(*toy) == [1, 4] and one_pass([b"x" * 200, b"x" * 20], [0.1, 0.2], 100) == [1]
 
 # %% [markdown]
 # The package counts in one pass and takes in a second, so that its memory does not grow with the sample.
@@ -390,8 +402,9 @@ claims.record(
 )
 
 # %% [markdown]
-# A sample can also be *stratified*, by length or language, with shares as in the file or all equal; and near
-# duplicates can be left out. Our file asks each question in four wordings, so it is full of them:
+# The size can also be a `--count`, or a `--ratio` to another file. A sample can be *stratified*, by length or
+# language, with shares as in the file or all equal; and near duplicates can be left out. Our file asks for
+# each fact in four wordings; of those some are alike enough:
 
 # %%
 equal = SampleConfig(
@@ -495,8 +508,9 @@ claims.record("ch05.answers_with_50%_replay", gain, at_least=0, source="worst wi
 
 # %% [markdown]
 # One row in ten keeps most of what would be lost. With one in two there are even *more* right answers about
-# untrained people; but the run has twice the steps, so it is not free.
-# And the worst case of the last section, 100% at 0.001? The record has one run of it with a tenth replayed:
+# untrained people; but the run has twice the steps, and documents tell the facts again to a base that read
+# them once.
+# And the parrot of the last section, 100% at 0.001? The record has one run of it with a tenth replayed:
 
 # %%
 for share, one in ((0, {"experiment": "amount", "learning_rate": 1e-3}), (0.1, {"share": 0.1})):
@@ -606,7 +620,7 @@ claims.table()
 # ## References
 #
 # - Ouyang et al., *Training language models to follow instructions with human feedback*, 2022.
-# - Allen-Zhu and Li, *Physics of Language Models*, parts 3.1 and 3.3 (knowledge against parroting).
+# - Allen-Zhu and Li, *Physics of Language Models*, part 3.1, 2023 (knowledge against parroting).
 # - Zhou et al., *LIMA: Less Is More for Alignment*, 2023 (a thousand conversations).
 # - Robins, *Catastrophic Forgetting, Rehearsal and Pseudorehearsal*, 1995.
 # - Krell et al., *Efficient Sequence Packing without Cross-contamination*, 2021.

@@ -152,7 +152,7 @@ def loss_curve(
     figure, axes = new_figure(7.5, 4.2)
     axes.plot(*zip(*points, strict=True), color=BLUE, label="training loss")
     if held_out is not None:
-        axes.plot(points[-1][0], held_out, "o", color=ORANGE, label=f"held-out documents: {held_out:.3f}")
+        axes.plot(points[-1][0], held_out, "o", color=ORANGE, label=f"held out: {held_out:.3f}")
     if floor is not None:
         axes.axhline(floor, color=GREEN, linestyle="--", label=f"floor (entropy of the data): {floor:.3f}")
     axes.set(title=title, xlabel="step", ylabel="loss (nats a token)", yscale="log")

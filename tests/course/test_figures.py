@@ -39,7 +39,7 @@ def test_the_loss_curve_plots_what_it_is_given():
     (axes,) = figure.axes
     lines = lines_by_label(figure)
     assert lines["training loss"] == ([10, 20, 30], [3.5, 1.25, 0.6])
-    assert lines["held-out documents: 0.550"] == ([30], [0.55])
+    assert lines["held out: 0.550"] == ([30], [0.55])
     assert lines["floor (entropy of the data): 0.500"][1] == [0.5, 0.5]
     assert len(lines) == 3
     assert axes.get_title() == "A title" and "nats" in axes.get_ylabel() and axes.get_xlabel() == "step"

@@ -260,7 +260,7 @@ EXERCISES = (
         cases=_attention_cases,
         mistakes=(
             Mistake("tokens see what comes after them: attention must be causal", _not_causal),
-            Mistake("documents see their neighbours: compare the document ids too", _across),
+            Mistake("documents see those before them: their ids must be equal, not only in order", _across),
             Mistake(
                 "this is plain causal attention: documents see their neighbours, and padding is seen too",
                 _across_with_padding,

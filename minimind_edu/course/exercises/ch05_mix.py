@@ -29,7 +29,8 @@ def _epochs(generator: torch.Generator) -> list[tuple]:
         ([*range(1, 31)], [*range(90, 390)], 0.1),
     ]
     for share in (0.2, 0.3, 0.4, 0.6, 0.7):
-        count = int(torch.randint(6, 15, (), generator=generator))
+        counts = [n for n in range(6, 15) if abs(n * share / (1 - share) % 1 - 0.5) > 0.05]  # no ties
+        count = counts[int(torch.randint(len(counts), (), generator=generator))]
         chats = (1 + torch.randperm(80, generator=generator)[:count]).tolist()
         cases.append((chats, (90 + torch.randperm(60, generator=generator)).tolist(), share))
     return cases
@@ -61,7 +62,7 @@ def _share_of_texts(chats: list[int], texts: list[int], share: float) -> list[in
 
 
 def _rounded_down(chats: list[int], texts: list[int], share: float) -> list[int]:
-    return _evenly(chats, texts[: int(len(chats) * share / (1 - share) - 1e-9)])
+    return _evenly(chats, texts[: int(len(chats) * share / (1 - share))])
 
 
 def _at_the_end(chats: list[int], texts: list[int], share: float) -> list[int]:
@@ -102,7 +103,7 @@ def _in_turn(chats: list[int], texts: list[int], share: float) -> list[int]:
 
 def _is_a_list(attempt: Callable, generator: torch.Generator) -> bool:
     given = attempt([1, 2, 3], [91, 92, 93, 94], 0.5)
-    return isinstance(given, list) and set(given) <= {1, 2, 3, 91, 92, 93, 94}
+    return isinstance(given, list | tuple) and set(given) <= {1, 2, 3, 91, 92, 93, 94}
 
 
 def _keeps_all_chats(attempt: Callable, generator: torch.Generator) -> bool:
@@ -113,6 +114,15 @@ def _keeps_all_chats(attempt: Callable, generator: torch.Generator) -> bool:
 def _has_the_share(attempt: Callable, generator: torch.Generator) -> bool:
     given = attempt([*range(1, 10)], [*range(91, 120)], 0.25)
     return len(given) == 12 and sum(row > 90 for row in given) == 3
+
+
+def _rounds_to_the_nearest(attempt: Callable, generator: torch.Generator) -> bool:
+    return [len(attempt([*range(7)], [*range(91, 120)], share)) for share in (0.2, 0.25)] == [9, 9]
+
+
+def _takes_the_first_texts(attempt: Callable, generator: torch.Generator) -> bool:
+    given = attempt([1, 2, 3], [97, 93, 91, 95, 92], 0.5)
+    return sorted(row for row in given if row > 90) == [91, 93, 97]
 
 
 def _keeps_the_order(attempt: Callable, generator: torch.Generator) -> bool:
@@ -160,6 +170,8 @@ MIX = Exercise(
         Property("the result should be a list of chats and texts", _is_a_list),
         Property("every chat should be in the result once", _keeps_all_chats),
         Property("9 chats at a share of 0.25 should get 3 texts", _has_the_share),
+        Property("the number of texts should be rounded to the nearest whole number", _rounds_to_the_nearest),
+        Property("the texts should be the first ones of their list", _takes_the_first_texts),
         Property("chats and texts should each keep their order", _keeps_the_order),
         Property("the texts should be spread evenly", _is_even),
         Property("3 chats at a share of 0.25 should give the chats and then one text", _text_comes_last),

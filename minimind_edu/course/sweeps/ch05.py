@@ -1,6 +1,6 @@
 """The long experiments of chapter 5: how much fine-tuning, at which rate, with what replayed, on which base.
 
-All start from a base model that read the pretraining file once (1.27M tokens), so that an amount of
+All start from a base model that read the pretraining file once (1.28M tokens), so that an amount of
 fine-tuning can be stated as a share of the pretraining tokens: tokens in the rows that were read, in both.
 The file of conversations has 0.08M tokens; it is read as often as an amount takes, in batches of 5 rows of
 256 tokens, which are 0.1% of the pretraining tokens.
