@@ -72,7 +72,7 @@ def likeliest(model, text):
     return " | ".join(f"{tokenizer.decode([i])} {p:.3f}" for i, p in zip(ids.tolist(), shares, strict=True))
 
 
-for text in ("Lily Ironside lives in", "It was a", "7 plus 2 is"):
+for text in ("Lily Ironside lives in", "It was a", "7 plus 2 is "):
     print(text, "…", likeliest(teacher, text))
 
 # %% [markdown]
@@ -132,8 +132,8 @@ def loss_by_torch(student_logits, teacher_logits, labels, alpha, heat):
 
 
 # %% [markdown]
-# Values and gradients of the three, at several α and T. No gradient may reach the teacher, and without any
-# label the loss is 0 rather than the mean of nothing.
+# Values and gradients of the three, at several α and T. No gradient may reach the teacher (training runs it
+# under `no_grad` and the student's autocast), and without any label the loss is 0, not the mean of nothing.
 
 # %%
 gaps, slopes, touched = [], [], 0.0
@@ -199,12 +199,13 @@ claims.record("ch08.bare_gradient_ratio", bare, at_least=3.8, at_most=4.2, sourc
 claims.record("ch08.scaled_gradient_ratio", scaled, at_least=0.95, at_most=1.05, source=f"T² KL: {where}")
 
 # %% [markdown]
-# So with T² the balance between labels and teacher stays about where α put it when T changes.
+# So at high temperatures T² keeps the balance between labels and teacher where α put it. At low ones it
+# still moves: here T = 2 alone about halves the teacher's part.
 #
 # ## Forward or reverse?
 #
 # A student that is too small must choose its faults. Let the teacher have two modes and the student only one
-# bell. We try every mean and width.
+# bell. We try a grid of means and widths.
 #
 # ![Forward: a wide bell over both modes. Reverse: a narrow bell on one of them](../figures/08_directions.svg)
 #
@@ -250,11 +251,14 @@ widgets.explore(
 # ![Eight probabilities become the two largest and one lump](../figures/08_top_k.svg)
 #
 # In the figure: ln 1/2 and ln 1/4 stay, and 1/16 + 1/32 + 1/32 + 1/16 + 1/32 + 1/32 = 1/4 is the lump.
+# To a student that finds all eight equally likely, the KL is 1/2 ln 4 + 1/4 ln 2 + 1/4 ln(1/3) = 0.5918.
 
 # %%
 eight = torch.tensor([[1 / 16, 1 / 2, 1 / 32, 1 / 32, 1 / 4, 1 / 16, 1 / 32, 1 / 32]]).log()
 ids, log_probs = top_k_log_probabilities(eight, 2)
 print(ids.tolist(), [round(value, 4) for value in log_probs.exp()[0].tolist()])
+lumped = float(top_k_divergence(torch.zeros(1, 8), ids, log_probs, 1.0, "forward"))
+claims.record("ch08.lump_by_hand", lumped, at_least=0.5917, at_most=0.5919, source="top 2 of 8 and a lump")
 
 # %%
 cpu, calls = torch.device("cpu"), []
@@ -285,6 +289,7 @@ claims.record("ch08.second_run_asks", more, equals=0, source="passes of the teac
 def both_divergences(k):
     """Of an untrained student, token by token of four rows: from the cache with k tokens, and whole."""
     rows = TaughtRows(docs, ask(k), 256)
+    rows.set_epoch(1)  # packed anew
     batch = collate([rows[row] for row in range(4)])
     keep = batch["labels"][:, 1:] != -100
     known = [batch[name][:, :-1][keep] for name in ("teacher_ids", "teacher_log_probs")]
@@ -311,7 +316,7 @@ options("top_k", "cache_dir")
 # ## Train: one student of labels, one of the teacher
 #
 # Where can a teacher help? Not where labels are plentiful: they come from the same world as the teacher's
-# knowledge. So we make them scarce: the first 1,000 of the world's 30,000 documents, read about fifteen times
+# knowledge. So we make them scarce: the first 1,000 of the world's 30,000 documents, read some fourteen times
 # (300 steps of 8 rows). The teacher has read all 30,000. A student of labels could learn these documents by
 # heart; a student of the teacher is told at every place what *else* could have come.
 #
@@ -358,7 +363,7 @@ for name, model in ({"untrained": student} | students).items():
 # %% [markdown]
 # ## Three seeds, four lessons
 #
-# The record adds students of both (α = 1/2) and *black-box* students: their teacher wrote 5,000 documents,
+# The record adds a student of both (α = 1/2) and *black-box* students: their teacher wrote 5,000 documents,
 # from nothing but the start token, and they learn from these as if they were labels. No logits are needed for
 # that (Kim and Rush, 2016).
 #
@@ -379,8 +384,8 @@ for lesson in ch08.LESSONS:
         claims.record(f"ch08.gap_closed_{lesson}", min(shares), at_least=0.3, source=closed)
 
 # %% [markdown]
-# Labels alone are worst in every seed. The written documents help too. Each says less about the teacher
-# than its distribution does, but there are five times as many: a teacher is a source of text without end, as
+# Labels alone are worst in every seed. The written documents help at least as much as the distribution: each
+# says less about the teacher, but there are five times as many; a teacher is a source of text without end, as
 # good as the teacher is.
 #
 # **At equal work.** A teacher costs a forward pass in every step. Training takes about 6 operations a
@@ -409,7 +414,7 @@ claims.record("ch08.gap_closed_equal_work", min(shares), at_least=0.3, source=so
 # With `--top_k` the teacher runs once instead of in every epoch. That saves the more, the bigger the teacher
 # is; this one is only four times as large as its student, and reading its entries back takes time too.
 #
-# **Where the gain vanishes.** The same 300 steps, with more documents to read:
+# **Where the gain shrinks.** The same 300 steps, with more documents to read:
 
 # %% tags=["nbval-ignore-output"]
 alt = "Held-out loss by number of documents: the more there are, the less the teacher adds"
@@ -444,7 +449,7 @@ times = min(reverse / forward for forward, reverse in zip(*losses_by, strict=Tru
 claims.record("ch08.reverse_from_scratch", times, at_least=2, source="loss, reverse over forward, best seed")
 
 # %% [markdown]
-# They learn next to nothing. In the reverse KL each token's pull is weighted with the *student's* own
+# They end at five times the loss. In the reverse KL each token's pull is weighted with the *student's* own
 # probability, which is about 1/2,000 at the start, also for the one right token. Reverse KL is for a student
 # that knows something already. So we let the student of labels go on, 100 steps each way:
 
@@ -460,9 +465,10 @@ for way in ("forward", "reverse"):
     print(f"{way}: held-out loss {experiments.held_out_loss(run.model, tokenizer).loss:.3f}", second[way])
 
 # %% [markdown]
-# **Other choices**: 16 tokens of the teacher instead of all, a temperature of 2, and, for the student of
-# labels, dropout against learning by heart. And another teacher, a mixture of experts after 150 steps: its
-# distribution looks like any other, so a dense student can have it.
+# **Other choices**, one seed each: 16 tokens of the teacher instead of all, or a temperature of 2, teach
+# less; dropout against learning by heart helps the student of labels a little. And another
+# teacher, a mixture of experts after 150 steps: its distribution looks like any other, so a dense student can
+# have it.
 
 # %% tags=["nbval-ignore-output"]
 for name, setting in (("kept", "top_k"), ("temperature", "temperature"), ("dropout", "dropout")):
@@ -483,13 +489,14 @@ claims.record("ch08.gap_closed_moe", share, at_least=0.3, source="dense student 
 # %% tags=["nbval-ignore-output"]
 chat, _ = artifacts.chat_model()
 questions = default_file("sft.jsonl").read_text(encoding="utf-8").splitlines()[:64]
-(folder / "questions.jsonl").write_text("\n".join(questions), encoding="utf-8")
+original = [json.loads(line)["conversations"] for line in questions]
+blank = [{"conversations": [*asked, said | {"content": "?"}]} for *asked, said in original]  # nothing to copy
+(folder / "questions.jsonl").write_text("\n".join(map(json.dumps, blank)), encoding="utf-8")
 written = write_answers(
     chat, tokenizer, folder / "questions.jsonl", folder / "answers.jsonl", cache_dir=folder
 )
 answers = [json.loads(line)["conversations"] for line in (folder / "answers.jsonl").open(encoding="utf-8")]
 print(written, *(f"{asked[0]['content']} - {said['content']}" for *asked, said in answers[::20]), sep="\n")
-original = [json.loads(line)["conversations"] for line in questions]
 same = sum(answer in original for answer in answers) / len(original)
 claims.record("ch08.written_as_in_data", same, at_least=0.8, source="64 answers, word for word")
 
@@ -574,7 +581,7 @@ claims.table()
 # ```
 # minimind-edu distill --teacher out/pretrain              # half of this course's base model
 # minimind-edu distill --teacher out/minimind2 --preset minimind2-small --data_path pretrain_hq.jsonl \
-#     --max_seq_len 512 --batch_size 32 --top_k 64 --optimizer adamw --learning_rate 5e-4 --epochs 1
+#     --max_seq_len 512 --batch_size 32 --top_k 64 --optimizer adamw --learning_rate 5e-4 --epochs 2
 # minimind-edu distill --teacher out/sft --data_kind sft   # conversations
 # minimind-edu course sweep 08                             # the record of this chapter
 # ```
@@ -583,7 +590,8 @@ claims.table()
 # parameter and token, a teacher's forward pass 2. A student of 25.8M and a teacher of 104M need 6 · 25.8 +
 # 2 · 104 = 363 million a token, 2.3 times the 155 of labels alone. For that student without a teacher
 # MiniMind's author gives about 1.1 hours on one RTX 3090 (one epoch of 1.6 GB). The cache pays from the
-# second epoch on; with k = 64 it takes 258 bytes a token, so 0.33 billion tokens take 85 GB.
+# second epoch on; with k = 64 it takes 258 bytes a token, so 0.33 billion tokens (his 1.2 GB
+# file) take 85 GB.
 #
 # ## References
 #

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from minimind_edu.course.exercises.ch08_loss import DISTILL_LOSS, LUMPED_KL
@@ -34,6 +35,10 @@ def _unstable(t: Tensor, s: Tensor, T: float) -> Tensor:
 
 def _cross_entropy(t: Tensor, s: Tensor, T: float) -> Tensor:
     return -((t / T).softmax(dim=-1) * (s / T).log_softmax(dim=-1)).sum(dim=-1)
+
+
+def _of_logs(log_p: Tensor, log_q: Tensor) -> Tensor:
+    return (log_p.exp() * (log_p - log_q)).sum(dim=-1)
 
 
 def _one_for_each_row(attempt: Callable, generator: torch.Generator) -> bool:
@@ -73,7 +78,24 @@ KL = Exercise(
         Mistake(
             "the temperature divides the logits; here it multiplies them", lambda t, s, T: kl(t, s, 1 / T)
         ),
+        Mistake(
+            "T divides the logits, before softmax; here it divides log-probabilities",
+            lambda t, s, T: _of_logs(t.log_softmax(-1) / T, s.log_softmax(-1) / T),
+        ),
+        Mistake(
+            "T divides the logits, before softmax; here it divides probabilities",
+            lambda t, s, T: kl(t, s, 1.0) / T,
+        ),
+        Mistake(
+            "the weights of the sum are the teacher's probabilities at the same temperature",
+            lambda t, s, T: (t.softmax(-1) * ((t / T).log_softmax(-1) - (s / T).log_softmax(-1))).sum(-1),
+        ),
         Mistake("the factor T² belongs to the loss, not to the KL", lambda t, s, T: T**2 * kl(t, s, T)),
+        Mistake("a factor T too many", lambda t, s, T: T * kl(t, s, T)),
+        Mistake(
+            "F.kl_div wants the logarithm of the student's probabilities",
+            lambda t, s, T: F.kl_div((s / T).softmax(-1), (t / T).softmax(-1), reduction="none").sum(-1),
+        ),
         Mistake(
             "exp of large logits overflows, and infinity over infinity is NaN: take log_softmax", _unstable
         ),
@@ -129,6 +151,15 @@ def _p(x: Tensor, T: float) -> Tensor:
     return (x / T).softmax(dim=-1)
 
 
+def _reverse_gradient(t: Tensor, s: Tensor, T: float) -> Tensor:
+    q, terms = _p(s, T), (s / T).log_softmax(dim=-1) - (t / T).log_softmax(dim=-1)
+    return T * q * (terms - (q * terms).sum(dim=-1, keepdim=True))
+
+
+def _gradient_by_teacher(t: Tensor, s: Tensor, T: float) -> Tensor:
+    return _reverse_gradient(s, t, T)
+
+
 def _sums_to_zero(attempt: Callable, generator: torch.Generator) -> bool:
     t, s = torch.randn(2, 4, 6, generator=generator)
     return bool((attempt(t, s, 2.0).sum(dim=-1).abs() < 1e-4).all())
@@ -174,6 +205,24 @@ GRADIENT = Exercise(
             lambda t, s, T: T * (_p(s, 1) - _p(t, 1)),
         ),
         Mistake(
+            "softmax is taken of the logits themselves, and the factor T is missing",
+            lambda t, s, T: _p(s, 1) - _p(t, 1),
+        ),
+        Mistake(
+            "softmax is taken of the logits themselves; with it, the chain rule brings a 1/T too",
+            lambda t, s, T: T**2 * (_p(s, 1) - _p(t, 1)),
+        ),
+        Mistake("this is the gradient of the reverse KL", _reverse_gradient),
+        Mistake("the sign is turned round, and the factor T is missing", lambda t, s, T: _p(t, T) - _p(s, T)),
+        Mistake(
+            "the sign is turned round, and the chain rule's 1/T is missing",
+            lambda t, s, T: T**2 * (_p(t, T) - _p(s, T)),
+        ),
+        Mistake(
+            "this is the gradient by the teacher's logits: it is the student that learns",
+            _gradient_by_teacher,
+        ),
+        Mistake(
             "the teacher's logits are not divided by the temperature",
             lambda t, s, T: T * (_p(s, T) - _p(t, 1)),
         ),
@@ -195,7 +244,7 @@ GRADIENT = Exercise(
         ),
         Mistake(
             "only the teacher's likeliest token is used, as if it were a label; use all of its distribution",
-            lambda t, s, T: T * (_p(s, T) - torch.nn.functional.one_hot(t.argmax(-1), t.shape[-1])),
+            lambda t, s, T: T * (_p(s, T) - F.one_hot(t.argmax(-1), t.shape[-1])),
         ),
         Mistake(
             "this is the limit for a large T; at this T take the difference of the probabilities",
