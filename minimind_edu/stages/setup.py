@@ -30,8 +30,8 @@ class StageConfig(TrainConfig):
     """Settings that every stage has besides those of the loop.
 
     Args:
-        data_path: a file of records (.jsonl or .json), of plain text (.txt), or hf://owner/dataset/file; empty
-            means the file of the embedded world.
+        data_path: a file of records (.jsonl or .json), of plain text (.txt), or hf://owner/dataset/file;
+            empty means the file of the embedded world.
         from_weight: folder of an earlier run, or of a model, to start from.
         max_seq_len: tokens in a row.
         val_fraction: part of the records that is kept for the validation loss (2,000 records at most).
