@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from no_network.guard import guarded
+from no_network.guard import NetworkUsedError, guarded
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -20,10 +20,6 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("third-party samples (../shared) are not on this machine")
     return SHARED
-
-
-class NetworkUsedError(AssertionError):
-    """A test tried to reach another machine."""
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import NetworkUsedError
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
-from no_network.guard import is_this_machine
+from no_network.guard import NetworkUsedError, is_this_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 ELSEWHERE = ("192.0.2.1", 80)  # an address that belongs to nobody

@@ -4,6 +4,10 @@ import ipaddress
 from collections.abc import Callable
 
 
+class NetworkUsedError(AssertionError):
+    """A test tried to reach another machine."""
+
+
 def is_this_machine(address: object) -> bool:
     """Whether a socket address is a local file or on the loopback interface."""
     if not isinstance(address, tuple):  # a Unix socket
