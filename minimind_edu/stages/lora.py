@@ -4,6 +4,7 @@ The layers are in ``lora_layers``, what is done with a model that has them is in
 are in ``adapters``. The names that users need can be imported from here.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import datasets
 from minimind_edu.data.packing import PackedDataset
+from minimind_edu.data.records import Records
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.adapters import CONFIG, AdapterError, load_adapter, save_adapter
 from minimind_edu.stages.adapting import (
@@ -74,18 +77,22 @@ class LoRAConfig(StageConfig):
         lora_dropout: share of an adapter's inputs set to zero in training.
         new_tokens: 1 also trains the embedding rows of the tokens in the data that the model cannot tell from
             one another, since they never occurred in its training; 0 leaves the embedding alone.
+        replay_records: how many conversations of an earlier stage to mix in, against forgetting.
+        replay_path: file of those conversations; empty means what ``sft`` takes from the embedded world.
     """
 
-    rank: int = 8
-    lora_alpha: float = 16.0
-    targets: str = "q_proj,v_proj"
+    rank: int = 2
+    lora_alpha: float = 4.0
+    targets: str = "gate_proj,up_proj,down_proj"
     lora_dropout: float = 0.0
     new_tokens: int = 1
+    replay_records: int = 0
+    replay_path: str = ""
     out_dir: str = "out/lora"
     from_weight: str = "out/sft"
-    epochs: int = 40
+    epochs: int = 60
     batch_size: int = 4
-    learning_rate: float = 1e-2
+    learning_rate: float = 2e-2
     min_lr_ratio: float = 0.0
     weight_decay: float = 0.0
 
@@ -104,6 +111,10 @@ class LoRAConfig(StageConfig):
         self.settings()
         if self.new_tokens not in (0, 1):
             raise ValueError(f"new_tokens must be 0 or 1, not {self.new_tokens}")
+        if self.replay_records < 0:
+            raise ValueError(f"replay_records must be 0 or more, not {self.replay_records}")
+        if self.replay_path and not self.replay_records:
+            raise ValueError("replay_path is of use only with replay_records above 0")
 
 
 def lora(
@@ -127,6 +138,9 @@ def lora(
     model, tokenizer = load_model(config.from_weight)
     target_layers(model, config.settings().targets)  # a wrong name should not be found out after minutes
     records = read_records(config, "sft", "lora_clinic.jsonl", progress)
+    if config.replay_records:
+        earlier = read_records(replace(config, data_path=config.replay_path), "sft", "sft.jsonl", progress)
+        records = with_replay(records, earlier, config.replay_records, config.seed)
     data = packed_rows(config, "sft", records, tokenizer, progress)
     settings = config.settings(new_tokens(model, data.train) if config.new_tokens else ())
     torch.manual_seed(config.seed)  # a resumed run starts from the same A
@@ -148,3 +162,14 @@ def lora(
 def new_tokens(model: MiniMind, rows: PackedDataset) -> tuple[int, ...]:
     """The tokens in training rows that the model cannot tell apart (see ``untrained_tokens``)."""
     return tuple(untrained_tokens(model, np.unique(rows.docs.tokens).tolist()))
+
+
+def with_replay(records: Records, earlier: Records, count: int, seed: int) -> Records:
+    """The records, and after them ``count`` earlier ones (all, if there are fewer), drawn at random."""
+    count = min(count, len(earlier))
+    chosen = earlier.select(np.sort(np.random.default_rng(seed).permutation(len(earlier))[:count]))
+    both = f"{records.fingerprint} {chosen.fingerprint}"
+    dataset = datasets.concatenate_datasets([records.dataset, chosen.dataset])
+    faults, dropped = records.faults + chosen.faults, records.dropped + chosen.dropped
+    fingerprint = hashlib.sha256(both.encode()).hexdigest()
+    return Records(dataset, records.kind, fingerprint, faults=faults, dropped=dropped)

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from minimind_edu import MiniMind, ModelConfig
-from minimind_edu.data.records import load_records
-from minimind_edu.data.world import SmallWorld
+from minimind_edu.data.records import Records, load_records
 from minimind_edu.data.world.files import default_file
 from minimind_edu.model.weights import WeightsError
 from minimind_edu.stages.lora import (
@@ -29,6 +28,7 @@ from minimind_edu.stages.lora import (
     set_adapter,
     unmerge_lora,
     untrained_tokens,
+    with_replay,
 )
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.stages.setup import load_model, save_model
@@ -486,6 +486,29 @@ def test_the_stage_trains_the_rows_of_new_tokens(base, tmp_path):
         lora(config(base, tmp_path / "x", new_tokens=2), progress=False)
 
 
+def test_earlier_conversations_are_mixed_in(base, tmp_path):
+    def records(answer, count):
+        chat = [{"role": "user", "content": "q"}, {"role": "assistant", "content": answer}]
+        return Records.from_list([{"conversations": chat}] * count, "sft")
+
+    new, earlier = records("new", 4), records("old", 9)
+    both = with_replay(new, earlier, 3, seed=0)
+    answers = [record["conversations"][1]["content"] for record in both]
+    assert answers == ["new"] * 4 + ["old"] * 3
+    assert both.fingerprint == with_replay(new, earlier, 3, seed=0).fingerprint
+    assert both.fingerprint != with_replay(new, earlier, 3, seed=1).fingerprint != new.fingerprint
+    assert len(with_replay(new, earlier, 100, seed=0)) == 13
+
+    replay = {"replay_records": 20, "replay_path": str(base / "chats.jsonl"), "max_steps": 1}
+    alone = lora(config(base, tmp_path / "alone", max_steps=1), progress=False)
+    mixed = lora(config(base, tmp_path / "mixed", **replay), progress=False)
+    lines = [read_metrics(tmp_path / name / "metrics.jsonl")[0] for name in ("alone", "mixed")]
+    assert alone.fit.step == mixed.fit.step == 1 and lines[0]["loss"] != lines[1]["loss"]
+    for wrong in ({"replay_records": -1}, {"replay_path": "x.jsonl"}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            lora(config(base, tmp_path / "x", **wrong), progress=False)
+
+
 def test_a_stopped_run_goes_on_to_the_same_adapter(base, tmp_path):
     def pull_the_plug(line):
         if line["step"] == 5:
@@ -523,7 +546,6 @@ def test_the_default_file_is_the_clinic(base, tmp_path, monkeypatch):
         lora(config(base, tmp_path, data_path=""), progress=False)
     assert seen == [("sft", "lora_clinic.jsonl")]
     assert len(load_records(default_file("lora_clinic.jsonl"), "sft", cache_dir=tmp_path)) > 100
-    assert SmallWorld()
 
 
 def test_real_conversations(shared, tmp_path):
