@@ -96,7 +96,7 @@ def test_dpo_prefers_what_was_chosen(run, trained, pairs, tmp_path):
     assert code == 0, errors
     assert "3 steps" in out and f"minimind-edu chat --from_weight {tmp_path / 'dpo'}" in out
     lines = [json.loads(line) for line in (tmp_path / "dpo" / "metrics.jsonl").read_text().splitlines()]
-    assert any(0 < line.get("loss", -1) < 2 for line in lines)
+    assert any(0 < line.get("preference_loss", -1) < 2 for line in lines)
 
 
 @pytest.mark.parametrize(
