@@ -9,7 +9,7 @@ from pathlib import Path
 from laboratory import HEIGHT, WIDTH, Lab
 from playwright.sync_api import Browser, Locator, Page
 
-RUN_SECONDS = 480
+RUN_SECONDS = 1200
 PICTURE_SECONDS = 30
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 

@@ -30,6 +30,10 @@ SETTINGS = {
 # Narrower than the notebook on a laptop of 1366 pixels with the file browser beside it.
 WIDTH, HEIGHT = 1_080, 1_400
 
+CACHE_VARIABLE = "MINIMIND_EDU_CACHE"
+# Read before the tests get a cache of their own: chapters find the models that `make test` has built.
+USERS_CACHE = {CACHE_VARIABLE: os.environ[CACHE_VARIABLE]} if CACHE_VARIABLE in os.environ else {}
+
 
 @dataclass(frozen=True)
 class Lab:
@@ -77,6 +81,7 @@ def running_lab(root: Path, own: Path) -> Iterator[Lab]:
         path = own / "settings" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(settings), encoding="utf-8")
+    environment = {name: value for name, value in os.environ.items() if name != CACHE_VARIABLE}
     folders = {
         "JUPYTERLAB_SETTINGS_DIR": own / "settings",
         "JUPYTERLAB_WORKSPACES_DIR": own / "workspaces",
@@ -93,7 +98,7 @@ def running_lab(root: Path, own: Path) -> Iterator[Lab]:
     with (own / "server.log").open("wb") as log:
         server = subprocess.Popen(
             words,
-            env=os.environ | {name: str(path) for name, path in folders.items()},
+            env=environment | USERS_CACHE | {name: str(path) for name, path in folders.items()},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -15,7 +15,7 @@ from chapter_page import open_chapter
 from laboratory import ROOT, chromium_path, copy_of_the_course, running_lab
 from playwright.sync_api import sync_playwright
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(1500)]
 
 CHAPTERS = sorted((ROOT / "chapters").glob("*.ipynb"))
 SCREENSHOTS = ROOT / "out" / "screenshots"
