@@ -41,12 +41,13 @@ from minimind_edu.stages.setup import (
     check_before_work,
     fit_stage,
     load_model,
+    model_digest,
     packed_rows,
     progress_callback,
     read_records,
     save_model,
 )
-from minimind_edu.stages.teacher import TaughtRows, model_digest, teacher_top_k
+from minimind_edu.stages.teacher import TaughtRows, teacher_top_k
 from minimind_edu.tokenizer import Tokenizer
 from minimind_edu.training import Batch, LossFunction
 from minimind_edu.training.precision import resolve_device, resolve_precision

@@ -6,7 +6,6 @@ again. They are computed once, without gradients, and kept on the disk.
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +20,7 @@ from minimind_edu.data.packing import IGNORE_INDEX
 from minimind_edu.data.pairs import PairRows
 from minimind_edu.generation import Sampling, complete
 from minimind_edu.model.transformer import MiniMind
-from minimind_edu.stages.setup import weights_digest
+from minimind_edu.stages.setup import model_digest
 from minimind_edu.training.precision import Precision, resolve_precision
 
 REFERENCE_VERSION = 1  # raise it when the same model and data should give other numbers
@@ -127,8 +126,7 @@ def set_cached_reference(
     """
     parts = (
         str(REFERENCE_VERSION),
-        weights_digest(model),
-        json.dumps(model.config.to_dict(), sort_keys=True, default=str),
+        model_digest(model),
         rows.pairs.identity,
         str(rows.max_seq_len),
         f"{precision.dtype} on {device.type}",

@@ -190,7 +190,7 @@ def fit_stage(
         data.train,
         config,
         validation_data=data.validation,
-        data_identity=f"{data.identity}, from weights {weights_digest(model)[:16]}",
+        data_identity=f"{data.identity}, from weights {model_digest(model)[:16]}",
         progress=show,
         on_log=on_log,
     )
@@ -217,11 +217,11 @@ def train_stage(
     return StageResult(model, tokenizer, result, model_dir, notes)
 
 
-def weights_digest(model: MiniMind) -> str:
-    """SHA-256 of a model's weights: a resumed run must have started from the same."""
-    digest = hashlib.sha256()
-    for tensor in model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+def model_digest(model: MiniMind) -> str:
+    """SHA-256 of a model's shape and weights: names a model to resumed runs and to caches."""
+    digest = hashlib.sha256(repr(sorted(model.config.to_dict().items())).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -20,6 +20,7 @@ from minimind_edu.data.cache import Progress, cached_folder
 from minimind_edu.data.packing import IGNORE_INDEX, PackedDataset, RowDataset, collate
 from minimind_edu.data.tokenized import TokenizedDocuments
 from minimind_edu.model.transformer import MiniMind
+from minimind_edu.stages.setup import model_digest
 from minimind_edu.training.precision import Precision
 
 FORMAT_VERSION = 1
@@ -188,11 +189,3 @@ class TaughtRows(PackedDataset):
         log_probs[is_token] = self.known.log_probs[places[is_token]]
         taught = {"teacher_ids": torch.from_numpy(ids), "teacher_log_probs": torch.from_numpy(log_probs)}
         return {**super().__getitem__(row), **taught}
-
-
-def model_digest(model: MiniMind) -> str:
-    """SHA-256 of a model's shape and weights."""
-    digest = hashlib.sha256(repr(sorted(model.config.to_dict().items())).encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

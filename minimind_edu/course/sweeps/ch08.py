@@ -28,8 +28,7 @@ from minimind_edu.generation import Sampling, complete
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.distill import DistillConfig, distill
 from minimind_edu.stages.divergence import divergence_of, full_divergence
-from minimind_edu.stages.setup import StageResult, load_model, save_model
-from minimind_edu.stages.teacher import model_digest
+from minimind_edu.stages.setup import StageResult, load_model, model_digest, save_model
 from minimind_edu.tokenizer import Tokenizer
 
 SEEDS = (1, 2, 3)
