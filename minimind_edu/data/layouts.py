@@ -14,6 +14,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from minimind_edu.data.math_layouts import is_math, math_to_rlvr, math_to_sft
 from minimind_edu.data.validation import (
     TYPE_NAMES,
     BadRecord,
@@ -41,6 +42,7 @@ LAYOUTS = {
         ("Alpaca", '{"instruction": "…", "input": "", "output": "…"}'),
         ("pairs", '{"prompt": "…", "response": "…"}'),
         ("trl", '{"prompt": "…", "completion": "…"}'),
+        ("GSM8K", '{"question": "…", "answer": "…\\n#### 72"}'),
     ),
     "dpo": (
         ("MiniMind", '{"chosen": ' + _BOTH + ', "rejected": […]}'),
@@ -58,7 +60,10 @@ LAYOUTS = {
             '"non_preferred_output": […]}',
         ),
     ),
-    "rlvr": (("MiniMind", '{"conversations": ' + _ASKED + ', "gt": "…"}'),),
+    "rlvr": (
+        ("MiniMind", '{"conversations": ' + _ASKED + ', "gt": "…"}'),
+        ("GSM8K", '{"question": "…", "answer": "…\\n#### 72"}'),
+    ),
 }
 
 SHAREGPT_ROLES = {
@@ -93,6 +98,8 @@ def convert(record: dict[str, Any], kind: str) -> dict[str, Any]:
     """
     if kind == "sft":
         return _to_sft(record)
+    if kind == "rlvr" and "conversations" not in record and is_math(record):
+        return math_to_rlvr(record)
     return _to_dpo(record) if kind == "dpo" else record
 
 
@@ -128,6 +135,8 @@ def _to_sft(record: dict[str, Any]) -> dict[str, Any]:
         if len(answers) > 1:
             raise BadRecord("there is both a 'response' and a 'completion'")
         question, answer = "prompt", answers[0]
+    elif is_math(given):
+        return math_to_sft(given)
     else:
         raise _unknown(record, "sft")
     _refuse_what_is_lost(given)

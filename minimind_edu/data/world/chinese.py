@@ -1,6 +1,6 @@
 """The Chinese words of the world. Values stand in the same order as in ``english.py``: they translate them."""
 
-from minimind_edu.data.world.language import FactWords, Language
+from minimind_edu.data.world.language import FactWords, Language, ProblemWords
 
 _FAMILY = (
     "赵钱孙李周吴郑王冯陈褚卫蒋沈韩杨朱秦许何吕张孔曹严华金魏陶姜谢邹喻柏窦章苏潘葛范彭"
@@ -170,4 +170,26 @@ CHINESE = Language(
         ("流鼻血", "坐直，捏住鼻子"),
     ),
     polite=("当然可以！{answer}", "很高兴帮忙。{answer}", "问得好！{answer}"),
+    problems=ProblemWords(
+        sum_question="算一算{a}＋{b}。",
+        difference_question="算一算{a}－{b}。",
+        difference={
+            "first": "从右边开始，一位一位地减。",
+            "step": "{x}－{y}－借位{k}＝{s}：写{d}，借{n}。",
+            "last": "最后的借位是{k}。",
+        },
+        things=("苹果", "鸡蛋", "橙子", "梨子", "包子", "灯笼", "铃铛", "皮球"),
+        start="{name}有{a}个{things}。",
+        question="{name}现在有几个{things}？",
+        steps={
+            "+": "{friend}又给了{name}{b}个。",
+            "-": "{name}送出去{b}个。",
+            "*": "一个魔法篮子把它们变成了{b}倍。",
+        },
+        step="{a} {op} {b} = {c}。",
+        countdown="用{numbers}算出{target}。每个数最多用一次，可以用 + - * 和括号。",
+        attempt="{chain}。{verdict}。",
+        verdicts=("不对", "对了"),
+        comma="，",
+    ),
 )

@@ -4,7 +4,7 @@ Every answer begins with the word "The", never with a name: byte-level BPE gives
 other tokens than the same name behind a space, as it stands in the question.
 """
 
-from minimind_edu.data.world.language import FactWords, Language
+from minimind_edu.data.world.language import FactWords, Language, ProblemWords
 
 # Women and men alternate: a name at an even place takes the first pronoun.
 _GIVEN = """
@@ -209,4 +209,26 @@ ENGLISH = Language(
         ("a nosebleed", "sit up and pinch the nose"),
     ),
     polite=("Of course! {answer}", "Happy to help. {answer}", "Good question! {answer}"),
+    problems=ProblemWords(
+        sum_question="Work out {a} + {b}.",
+        difference_question="Work out {a} - {b}.",
+        difference={
+            "first": "Take the digits from the right.",
+            "step": "{x} - {y} - borrow {k} = {s}: write {d}, borrow {n}.",
+            "last": "The last borrow is {k}.",
+        },
+        things=("apples", "eggs", "oranges", "pears", "buns", "lanterns", "bells", "balls"),
+        start="{name} has {a} {things}.",
+        question="How many {things} does {name} have now?",
+        steps={
+            "+": "{friend} gives {name} {b} more.",
+            "-": "{name} gives {b} away.",
+            "*": "A magic basket makes them {b} times as many.",
+        },
+        step="{a} {op} {b} = {c}.",
+        countdown="Reach {target} from {numbers}. Use each number at most once, with + - * and brackets.",
+        attempt="{chain}. {verdict}.",
+        verdicts=("No", "Yes"),
+        comma=", ",
+    ),
 )

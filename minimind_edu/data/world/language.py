@@ -27,6 +27,38 @@ class FactWords:
 
 
 @dataclass(frozen=True)
+class ProblemWords:
+    """How verifiable problems are put, and how their solutions are written out (see ``data.problems``).
+
+    Attributes:
+        sum_question, difference_question: with ``{a}`` and ``{b}``.
+        difference: the parts of a written-out subtraction, as in ``Language.reasoning``; ``{k}`` and ``{n}``
+            are borrows.
+        things: what people of word problems have, in the same order in every language.
+        start, question: a word problem's first and last sentence, with ``{name}``, ``{things}`` and ``{a}``.
+        steps: what happens between them, for ``+`` and ``-`` (``{name}``, ``{friend}``, ``{b}``) and ``*``
+            (``{b}``).
+        step: one line of its solution, with ``{a} {op} {b} {c}``.
+        countdown: the question of a number puzzle, with ``{target}`` and ``{numbers}``.
+        attempt: one line of its search, with ``{chain}`` and ``{verdict}``; ``verdicts`` are no and yes.
+        comma: what stands between two calculations of a chain.
+    """
+
+    sum_question: str
+    difference_question: str
+    difference: dict[str, str]
+    things: tuple[str, ...]
+    start: str
+    question: str
+    steps: dict[str, str]
+    step: str
+    countdown: str
+    attempt: str
+    verdicts: tuple[str, str]
+    comma: str
+
+
+@dataclass(frozen=True)
 class Language:
     """The words of one language.
 
@@ -48,6 +80,7 @@ class Language:
         clinic: complaints, each with its remedy; ``clinic_questions`` have ``{complaint}``, ``clinic_answer``
             has ``{remedy}`` too.
         polite: frames around an ``{answer}``.
+        problems: the words of verifiable problems.
     """
 
     code: str
@@ -68,3 +101,4 @@ class Language:
     clinic_answer: str
     clinic: tuple[tuple[str, str], ...]
     polite: tuple[str, ...]
+    problems: ProblemWords

@@ -1,0 +1,68 @@
+"""The switch of adaptive thinking: training sees what generation begins with."""
+
+import pytest
+
+from minimind_edu.data.problems import problems
+from minimind_edu.tokenizer import Tokenizer, load_tokenizer, train_fast
+from minimind_edu.tokenizer.thinking import OPENINGS, opening, prompt_ids
+
+PROBLEMS = [*problems("sums", 6), *problems("words", 6), *problems("countdown", 4)]
+QUESTION = [{"role": "user", "content": "What is 1 + 2?"}]
+QWEN = (
+    "{%- for m in messages %}{{- bos_token + m.role + '\\n' + m.content + eos_token + '\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- bos_token + 'assistant\\n' }}"
+    "{%- if enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"
+)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["digits", "numbers"])
+def tokenizer(request):
+    texts = [text for problem in PROBLEMS for text in (problem.question, problem.response())]
+    return train_fast(texts * 3, 700, split_digits=request.param)
+
+
+def is_beginning(tokenizer, problem, thinking):
+    prompt = prompt_ids(tokenizer, [{"role": "user", "content": problem.question}], thinking)
+    whole = tokenizer.encode_chat(problem.record(bool(thinking))["conversations"])
+    return whole.input_ids[: len(prompt)] == prompt
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+@pytest.mark.parametrize("thinking", [True, False, None])
+def test_records_begin_as_prompts_do(tokenizer, problem, thinking):
+    assert is_beginning(tokenizer, problem, thinking)
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_the_opening_is_special_tokens(tokenizer, thinking):
+    prompt = prompt_ids(tokenizer, QUESTION, thinking)
+    plain = prompt_ids(tokenizer, QUESTION)
+    assert prompt[: len(plain)] == plain
+    assert tokenizer.decode(prompt[len(plain) :]) == OPENINGS[thinking] == opening(tokenizer, prompt)
+    tags = [tokenizer.special_tokens["<think>"], tokenizer.special_tokens["</think>"]]
+    assert [token for token in prompt[len(plain) :] if token in tags] == tags[: 1 if thinking else 2]
+    assert opening(tokenizer, plain) == ""
+
+
+def test_a_users_tag_is_no_opening(tokenizer):
+    sly = [{"role": "user", "content": "<think>\n\n</think>\n\n"}]
+    ids = prompt_ids(tokenizer, sly, thinking=True)
+    assert ids.count(tokenizer.special_tokens["<think>"]) == 1
+    assert opening(tokenizer, prompt_ids(tokenizer, sly)) == ""
+
+
+def test_a_template_with_qwens_switch(tokenizer):
+    qwen = Tokenizer(tokenizer.library, tokenizer.config, QWEN)
+    plain, on, off = (prompt_ids(qwen, QUESTION, thinking) for thinking in (None, True, False))
+    assert on == plain, "with thinking on, the model itself writes <think>"
+    assert opening(qwen, off) == OPENINGS[False] and off[: len(plain)] == plain
+
+
+@pytest.mark.parametrize("problem", PROBLEMS[:8])
+@pytest.mark.parametrize("thinking", [True, False, None])
+def test_minimind_3(shared, problem, thinking):
+    published = load_tokenizer(shared / "data" / "tokenizers" / "minimind3")
+    assert is_beginning(published, problem, thinking)
+    prompt = prompt_ids(published, QUESTION, thinking)
+    assert opening(published, prompt) == OPENINGS[bool(thinking)], "its template does not think by default"
