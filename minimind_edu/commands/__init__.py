@@ -54,6 +54,9 @@ COMMANDS = {
     "data answers": Command(
         _DATA, "AnswersConfig", "run_data_answers", "let a model answer the questions of a file anew"
     ),
+    "data problems": Command(
+        f"{__name__}.problems", "ProblemsConfig", "run_data_problems", "write problems with right answers"
+    ),
     "tokenizer train": Command(
         _DATA, "TokenizerTrainConfig", "run_tokenizer_train", "train a byte-level BPE tokenizer"
     ),
@@ -66,6 +69,7 @@ COMMANDS = {
     "distill": Command(
         _TRAINING, "DistillConfig", "run_distill", "train a small model on the distributions of a bigger one"
     ),
+    "reason": Command(_TRAINING, "ReasonConfig", "run_reason", "teach a model to think before it answers"),
     "generate": Command(_TALKING, "GenerateConfig", "run_generate", "continue a text, or answer one message"),
     "chat": Command(_TALKING, "ChatConfig", "run_chat", "talk to a fine-tuned model"),
     "eval perplexity": Command(

@@ -2,11 +2,13 @@
 
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
 from minimind_edu.commands.loading import load
 from minimind_edu.generation import Sampling, stream
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.lora import adapter_names, set_adapter
+from minimind_edu.tokenizer.thinking import opening, prompt_ids
 
 SWITCH = "/adapter"  # typed in a chat
 
@@ -23,6 +25,8 @@ class SamplingConfig:
         top_k: choose among the k likeliest tokens only; 0 means all.
         top_p: choose among the likeliest tokens that together have this probability.
         repetition_penalty: more than 1 makes tokens that were there already less likely.
+        thinking: on makes a model that has learned both think before it answers, off answer at once; default
+            leaves it to the chat template.
         seed: seed of the choices.
         device: auto, cpu, cuda, cuda:1, mps.
     """
@@ -34,12 +38,17 @@ class SamplingConfig:
     top_k: int = 0
     top_p: float = 1.0
     repetition_penalty: float = 1.0
+    thinking: Literal["default", "on", "off"] = "default"
     seed: int = 42
     device: str = "auto"
 
     def sampling(self) -> Sampling:
         """The part that decides the next token."""
         return Sampling(self.temperature, self.top_k, self.top_p, self.repetition_penalty)
+
+    def switch(self) -> bool | None:
+        """The switch of `tokenizer.thinking`."""
+        return {"default": None, "on": True, "off": False}[self.thinking]
 
 
 @dataclass
@@ -69,11 +78,13 @@ class ChatConfig(SamplingConfig):
 
 
 def run_generate(config: GenerateConfig) -> None:
+    if config.thinking != "default" and not config.chat:
+        raise ValueError("--thinking is about answers to a message: add --chat")
     model, tokenizer = load(config)
     prompt = config.prompt or sys.stdin.read()
     if config.chat:
         chat = [{"role": "user", "content": prompt}]
-        ids = tokenizer.encode_chat(chat, add_generation_prompt=True).input_ids
+        ids = prompt_ids(tokenizer, chat, config.switch())
     else:
         ids = [tokenizer.bos_token_id, *tokenizer.encode(prompt)]
         print(prompt, end="")
@@ -99,7 +110,7 @@ def run_chat(config: ChatConfig) -> None:
             continue
         history = history[len(history) - 2 * config.remember :] if config.remember else []
         history.append({"role": "user", "content": question})
-        ids = tokenizer.encode_chat(system + history, add_generation_prompt=True).input_ids
+        ids = prompt_ids(tokenizer, system + history, config.switch())
         print("model  > ", end="")
         history.append({"role": "assistant", "content": _write(model, tokenizer, ids, config)})
 
@@ -114,7 +125,13 @@ def _switch(model: MiniMind, name: str) -> None:
 
 
 def _write(model: object, tokenizer: object, ids: list[int], config: SamplingConfig) -> str:
-    """Print the model's tokens as they come; returns the text."""
+    """Print the model's tokens as they come; returns the text.
+
+    A block of thoughts that the prompt has opened belongs to it; an empty one is nobody's word.
+    """
+    begun = opening(tokenizer, ids) if config.thinking != "default" else ""
+    begun = "" if "</think>" in begun else begun
+    print(begun, end="")
     tokens: list[int] = []
     shown = ""
     for token in stream(
@@ -132,4 +149,4 @@ def _write(model: object, tokenizer: object, ids: list[int], config: SamplingCon
             shown = text
     text = tokenizer.decode(tokens, skip_special_tokens=True)
     print(text[len(shown) :], flush=True)
-    return text
+    return begun + text

@@ -5,6 +5,7 @@ from minimind_edu.stages.distill import DistillConfig, distill
 from minimind_edu.stages.dpo import DPOConfig, dpo
 from minimind_edu.stages.lora import ADAPTER_FOLDER, LoRAConfig, lora
 from minimind_edu.stages.pretrain import PretrainConfig, pretrain
+from minimind_edu.stages.reasoning import ReasonConfig, reason
 from minimind_edu.stages.setup import StageResult
 from minimind_edu.stages.sft import SFTConfig, sft
 
@@ -34,6 +35,10 @@ def run_dpo(config: DPOConfig) -> None:
 def run_distill(config: DistillConfig) -> None:
     following = "sft" if config.data_kind == "pretrain" else "chat"
     _report(distill(config), f"minimind-edu {following} --from_weight {config.out_dir}")
+
+
+def run_reason(config: ReasonConfig) -> None:
+    _report(reason(config), f"minimind-edu grpo --from_weight {config.out_dir}")
 
 
 def _chat(folder: str) -> str:
