@@ -7,6 +7,7 @@ A row's result does not depend on the rows beside it: prompts are padded on the 
 every row draws from a random stream of its own, and a row that has finished leaves the batch.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
@@ -15,8 +16,15 @@ import torch
 from torch import Tensor
 
 from minimind_edu.model.attention import KVCache
+from minimind_edu.model.decoding import DecodingStep, can_rearrange
 from minimind_edu.model.transformer import MiniMind
-from minimind_edu.sampling import Sampling, penalise_repetition, sampling_probabilities, uniform_draws
+from minimind_edu.sampling import (
+    Sampling,
+    draw_tokens,
+    penalise_repetition,
+    sampling_probabilities,
+    uniform_draws,
+)
 
 __all__ = [
     "Completion",
@@ -27,6 +35,8 @@ __all__ = [
     "sampling_probabilities",
     "stream",
 ]
+
+LARGEST_REARRANGED = 30_000_000  # parameters
 
 
 @dataclass
@@ -182,6 +192,8 @@ class _Batch:
         self.draws = uniform_draws(sampling, len(rows), max(self.limits), seed, generator)
         self.step_count = 0
         self.cache: KVCache | None = None
+        self.decoding_step: DecodingStep | None = None
+        self.rows = rows
         self.tokens, self.mask = _pad_left(rows, self.device)
         self.seen = self._tokens_seen(rows)
 
@@ -216,30 +228,53 @@ class _Batch:
 
     def _next_probabilities(self) -> Tensor:
         """(rows, V): the distribution of each active row's next token."""
-        if self.use_cache and self.cache is None:
-            rows, columns = self.tokens.shape
-            capacity = columns + max(self.limits)
-            dtype = self.model.compute_dtype()
-            self.cache = KVCache(self.model.config, rows, capacity, self.device, dtype)
-        hidden, _ = self.model.hidden_states(self.tokens, attention_mask=self.mask, cache=self.cache)
-        logits = self.model.head(hidden[:, -1]).float()
-        if not bool(torch.isfinite(logits).all()):
+        if not self.use_cache:
+            hidden = self.model.hidden_states(self.tokens, attention_mask=self.mask)[0][:, -1]
+        elif self.cache is None:
+            hidden = self._read_prompts()
+        elif self.decoding_step is not None:
+            hidden = self.decoding_step(self.tokens[:, 0], self.cache)
+        else:
+            hidden = self.model.hidden_states(self.tokens, cache=self.cache)[0][:, -1]
+        logits = self.model.head(hidden).float()
+        if not math.isfinite(float(logits.sum())):  # a sum is cheaper than a look at each
             raise ValueError("the model's logits are not finite (NaN or infinity); its weights are damaged")
         s = self.sampling
         if self.seen is not None:
             logits = penalise_repetition(logits, self.seen, s.repetition_penalty)
         return sampling_probabilities(logits, s.temperature, s.top_k, s.top_p)
 
+    def _read_prompts(self) -> Tensor:
+        """Fill the cache and return what the head reads at the end of each prompt, (rows, C).
+
+        A prompt that several rows have, as the samples of one group do, is read once.
+        """
+        places: dict[tuple[int, ...], int] = {}
+        sources = [places.setdefault(tuple(row), len(places)) for row in self.rows]
+        tokens, mask = _pad_left([list(row) for row in places], self.device)
+        columns, dtype = tokens.shape[1], self.model.compute_dtype()
+        capacity = columns + max(self.limits)
+        is_shared = len(places) < len(sources)
+        self.cache = KVCache(
+            self.model.config, len(places), columns if is_shared else capacity, self.device, dtype
+        )
+        hidden = self.model.hidden_states(tokens, attention_mask=mask, cache=self.cache)[0][:, -1]
+        # Large models are slow by their arithmetic; a second copy of their weights would gain nothing.
+        if self.model.num_parameters() <= LARGEST_REARRANGED and can_rearrange(self.model):
+            self.decoding_step = DecodingStep(self.model)
+        if is_shared:
+            rows = torch.tensor(sources, device=self.device)
+            self.cache.keep_rows(rows, capacity)
+            hidden = hidden[rows]
+        return hidden
+
     def _choose(self, probabilities: Tensor) -> Tensor:
         """(rows,) tokens: each row's own random number, looked up in its cumulative distribution."""
         if self.draws is None:
             return probabilities.argmax(dim=-1)
-        # On the CPU: Apple's GPUs have no float64, which sums of many small probabilities need.
+        # On the CPU: Apple's GPUs have no float64.
         draw = self.draws[self.active, self.step_count]
-        cumulative = probabilities.cpu().double().cumsum(dim=-1)
-        # `right=True` finds the first sum above the draw, which never is a token of probability 0.
-        chosen = torch.searchsorted(cumulative, draw[:, None] * cumulative[:, -1:], right=True)[:, 0]
-        return chosen.to(self.device)
+        return draw_tokens(probabilities.cpu(), draw).to(self.device)
 
     def _append(self, chosen: Tensor) -> None:
         if self.seen is not None:
@@ -253,14 +288,15 @@ class _Batch:
 
     def _drop(self, finished: list[int]) -> None:
         """Take finished rows out of everything that has a row per prompt."""
-        kept = [index for index in range(len(self.active)) if index not in set(finished)]
+        if self.cache is not None:
+            kept = self.cache.drop_rows(finished)
+        else:
+            kept = [index for index in range(len(self.active)) if index not in set(finished)]
         self.active = [self.active[index] for index in kept]
         rows = torch.tensor(kept, dtype=torch.int64, device=self.device)
         self.tokens = self.tokens[rows]
         self.mask = None if self.mask is None else self.mask[rows]
         self.seen = None if self.seen is None else self.seen[rows]
-        if self.cache is not None and kept:
-            self.cache.keep_rows(rows)
 
 
 def _prompt_rows(prompts: Tensor | Sequence[Sequence[int]], attention_mask: Tensor | None) -> list[list[int]]:

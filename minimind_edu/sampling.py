@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+BLOCK = 64  # most tokens in a block of `draw_tokens`: about the square root of a vocabulary
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -71,7 +73,7 @@ def sampling_probabilities(
     if temperature == 0:
         best = logits.argmax(dim=-1, keepdim=True)
         return torch.zeros_like(logits).scatter_(-1, best, 1.0)
-    logits = logits / temperature
+    logits = logits if temperature == 1 else logits / temperature
     if 0 < top_k < logits.shape[-1]:
         smallest_kept = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < smallest_kept, -math.inf)
@@ -83,6 +85,35 @@ def sampling_probabilities(
         dropped[..., 0] = False
         logits = logits.masked_fill(torch.zeros_like(dropped).scatter(-1, order, dropped), -math.inf)
     return logits.softmax(dim=-1)
+
+
+def draw_tokens(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The token of each row at which the cumulative distribution first exceeds the row's random number.
+
+    The sums run in float64, which many small probabilities need, but not over the whole vocabulary: first
+    over blocks of tokens, then within the block that was hit. A token of probability 0 is never drawn.
+
+    Args:
+        probabilities: (B, V); they need not sum to exactly 1.
+        uniform: (B,) float64 in [0, 1).
+
+    Returns:
+        (B,) int64.
+    """
+    rows, vocabulary = probabilities.shape
+    size = max(divisor for divisor in range(1, BLOCK + 1) if vocabulary % divisor == 0)
+    blocks = probabilities.view(rows, -1, size)
+    sums = blocks.sum(dim=-1).double()
+    cumulative = sums.cumsum(dim=-1)
+    goal = uniform[:, None] * cumulative[:, -1:]
+    # `right=True` finds the first sum above the goal, so that what was found is more than 0.
+    block = torch.searchsorted(cumulative, goal, right=True)
+    chosen_sum = sums.gather(1, block)
+    # How far into the block, as a share of it: its sum in float32 and the one in float64 differ a little.
+    share = ((goal - cumulative.gather(1, block) + chosen_sum) / chosen_sum).clamp(0, 1 - 2.0**-52)
+    inside = blocks[torch.arange(rows, device=blocks.device), block[:, 0]].double().cumsum(dim=-1)
+    token = torch.searchsorted(inside, share * inside[:, -1:], right=True)
+    return (block * size + token)[:, 0]
 
 
 def uniform_draws(

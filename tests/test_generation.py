@@ -17,6 +17,8 @@ from minimind_edu.generation import (
     sampling_probabilities,
     stream,
 )
+from minimind_edu.sampling import draw_tokens
+from minimind_edu.stages.lora import apply_lora
 
 VOCABULARY = 61
 
@@ -146,6 +148,65 @@ def test_samples_follow_the_distribution(model):
     for token, probability in enumerate(probabilities.tolist()):
         sigma = math.sqrt(rows * probability * (1 - probability))
         assert abs(counts[token] - rows * probability) <= 4 * sigma + 1e-6
+
+
+@pytest.mark.parametrize("vocabulary", [1, 7, 61, 64, 300, 2000])
+def test_draws_equal_a_search_in_the_whole_cumulative_sum(vocabulary):
+    random = torch.Generator().manual_seed(0)
+    logits = 5 * torch.randn(500, vocabulary, generator=random)
+    probabilities = sampling_probabilities(logits, 1.0, top_k=40)
+    uniform = torch.rand(500, generator=random, dtype=torch.float64)
+    uniform[:3] = torch.tensor([0.0, 1 - 2.0**-53, 0.5], dtype=torch.float64)
+    sums = probabilities.double().cumsum(dim=-1)
+    drawn = draw_tokens(probabilities, uniform)
+    assert bool((probabilities.gather(1, drawn[:, None]) > 0).all())
+    # The number lies in the token's own interval, up to rounding of the sums in float32.
+    goal = uniform * sums[:, -1]
+    end = sums.gather(1, drawn[:, None])[:, 0]
+    start = end - probabilities.gather(1, drawn[:, None])[:, 0].double()
+    assert bool((start - 1e-6 <= goal).all()) and bool((goal <= end + 1e-6).all())
+
+
+def test_very_small_probabilities_are_drawn_as_often_as_they_should():
+    """A thousand tokens of 1e-9 each: in float32 sums near 1 they would vanish."""
+    probabilities = torch.full((1, 1001), 1e-9)
+    probabilities[0, 0] = 1 - 1e-6
+    for share in (0.0, 0.25, 0.5, 0.999):
+        uniform = torch.tensor([1 - 1e-6 + share * 1e-6], dtype=torch.float64)
+        assert abs(int(draw_tokens(probabilities, uniform)) - 1 - 1000 * share) <= 60
+
+
+def test_rows_with_one_prompt_read_it_once(model, monkeypatch):
+    seen = []
+    original = MiniMind.hidden_states
+
+    def counting(self, input_ids, **options):
+        seen.append(tuple(input_ids.shape))
+        return original(self, input_ids, **options)
+
+    monkeypatch.setattr(MiniMind, "hidden_states", counting)
+    rows = [prompt for prompt in PROMPTS for _ in range(3)]
+    options = {"max_new_tokens": 10, "temperature": 1.0, "seed": 3}
+    together = generate(model, rows, **options)
+    assert seen == [(4, 9)]
+    assert together == generate(model, rows, use_cache=False, **options)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "hook"])
+def test_adapters_and_hooks_decide_in_generation(kind):
+    model = make_model()
+    plain = generate(model, PROMPTS, max_new_tokens=10)
+    if kind == "adapter":
+        apply_lora(model, rank=2, alpha=64, targets=["v_proj"])
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "lora" in name:
+                    parameter.normal_(std=0.5)
+    else:
+        model.model.layers[0].mlp.register_forward_hook(lambda module, given, output: -output)
+    changed = generate(model, PROMPTS, max_new_tokens=10)
+    assert changed != plain
+    assert changed == generate(model, PROMPTS, max_new_tokens=10, use_cache=False)
 
 
 def test_logprobs_are_those_of_the_sampled_distribution(model):

@@ -1,5 +1,7 @@
 """Causal self-attention with grouped key/value heads, its mask, and the key/value cache."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -57,6 +59,9 @@ class KVCache:
             )
         columns = slice(self.length, self.length + tokens)
         self.is_token[:, columns] = True if attention_mask is None else attention_mask.bool()
+        if tokens == 1 and attention_mask is None:  # the usual step, in fewer calls
+            positions, self.position, self.length = self.position[:, None], self.position + 1, self.length + 1
+            return positions
         if attention_mask is not None:
             self.has_padding = self.has_padding or not bool(attention_mask.bool().all())
         counts = self.is_token[:, columns].cumsum(dim=1)
@@ -72,11 +77,50 @@ class KVCache:
         self.values[layer][:, :, columns] = values
         return self.keys[layer][:, :, : self.length], self.values[layer][:, :, : self.length]
 
-    def keep_rows(self, rows: Tensor) -> None:
-        """Keep only these rows of the batch (bool mask or indices), for example the unfinished ones."""
-        self.keys = [keys[rows] for keys in self.keys]
-        self.values = [values[rows] for values in self.values]
-        self.is_token, self.position = self.is_token[rows], self.position[rows]
+    def keep_rows(self, rows: Tensor, max_length: int | None = None) -> None:
+        """Keep only these rows of the batch, for example the unfinished ones.
+
+        Args:
+            rows: a bool mask, or indices; an index that occurs twice gives two equal rows.
+            max_length: columns to have from now on; default as before.
+        """
+        self.max_length = max_length or self.max_length
+        self.keys, self.values = (
+            [self._chosen(one, rows) for one in kind] for kind in (self.keys, self.values)
+        )
+        is_token = self.is_token[rows, : self.length]
+        self.is_token = is_token.new_zeros(is_token.shape[0], self.max_length)
+        self.is_token[:, : self.length] = is_token
+        self.position = self.position[rows]
+
+    def _chosen(self, old: Tensor, rows: Tensor) -> Tensor:
+        """Rows of keys or values, of which only the columns in use are copied."""
+        used = old[:, :, : self.length][rows]
+        new = old.new_empty(*used.shape[:2], self.max_length, used.shape[3])
+        new[:, :, : self.length] = used
+        return new
+
+    def drop_rows(self, rows: Sequence[int]) -> list[int]:
+        """Let these rows go, in place: the last rows of the batch move to where they were.
+
+        Far less is copied than by `keep_rows` where few of many rows leave.
+
+        Returns:
+            For every row that is left, which row it was before.
+        """
+        left = self.batch_size - len(rows)
+        order = list(range(left))
+        holes = [row for row in rows if row < left]
+        moving = [row for row in range(left, self.batch_size) if row not in set(rows)]
+        for hole, row in zip(holes, moving, strict=True):
+            order[hole] = row
+        for tensors in (self.keys, self.values):
+            for number, tensor in enumerate(tensors):
+                if holes:
+                    tensor[holes, :, : self.length] = tensor[moving, :, : self.length]
+                tensors[number] = tensor[:left]
+        self.is_token, self.position = self.is_token[order], self.position[order]
+        return order
 
 
 def attention_bias(

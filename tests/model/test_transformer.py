@@ -134,6 +134,33 @@ def test_cache_with_left_padding_and_rows_that_leave(model):
         torch.testing.assert_close(logits, alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("gone", [[0], [3], [1, 4], [0, 1, 2], [4, 0], [0, 1, 2, 3, 4]])
+def test_rows_that_are_dropped_in_place(model, gone):
+    ids, new = tokens(5, 6), tokens(5, 1, seed=2)
+    mask = torch.ones_like(ids)
+    mask[1, :3] = 0
+    cache, other = (KVCache(model.config, batch_size=5, max_length=9) for _ in range(2))
+    for one in (cache, other):
+        model(ids, attention_mask=mask, cache=one)
+    order = cache.drop_rows(gone)
+    assert sorted(order) == [row for row in range(5) if row not in gone] and cache.batch_size == len(order)
+    if order:
+        other.keep_rows(torch.tensor(order))
+        found, expected = (model(new[order], cache=one).logits for one in (cache, other))
+        assert torch.equal(found, expected)
+
+
+def test_rows_of_a_cache_can_be_repeated_in_a_longer_one(model):
+    ids = tokens(2, 5)
+    cache = KVCache(model.config, batch_size=2, max_length=5)
+    model(ids, cache=cache)
+    cache.keep_rows(torch.tensor([1, 0, 1]), max_length=8)
+    assert cache.max_length == 8 and cache.batch_size == 3
+    new = tokens(3, 3, seed=1)
+    expected = model(torch.cat((ids[[1, 0, 1]], new), dim=1)).logits[:, -3:]
+    torch.testing.assert_close(model(new, cache=cache).logits, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_full_cache_is_an_error():
     model = make_model()
     cache = KVCache(model.config, batch_size=1, max_length=4)

@@ -1,0 +1,92 @@
+"""Decoding with rearranged weights: the same numbers as the model's own forward pass."""
+
+import pytest
+import torch
+
+from minimind_edu import MiniMind, ModelConfig
+from minimind_edu.model.attention import KVCache
+from minimind_edu.model.decoding import DecodingStep, can_rearrange
+from minimind_edu.stages.lora import apply_lora
+
+SHAPES = [
+    {},
+    {"qk_norm": False},
+    {"qk_norm": False, "attention_bias": True},
+    {"num_key_value_heads": 4},
+    {"num_key_value_heads": 1, "head_dim": 24},
+    {"use_moe": True, "moe_intermediate_size": 24, "num_shared_experts": 1},
+    {"tie_word_embeddings": False},
+]
+
+
+def make_model(**changes):
+    sizes = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    model = MiniMind(
+        ModelConfig(**(sizes | {"num_key_value_heads": 2, "max_position_embeddings": 64} | changes))
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(mean=float(parameter.dim() == 1), std=0.25)
+    return model.eval()
+
+
+def filled_cache(model, ids, mask):
+    cache = KVCache(model.config, len(ids), 40, dtype=model.compute_dtype())
+    with torch.no_grad():
+        model(ids, attention_mask=mask, cache=cache)
+    return cache
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("changes", SHAPES)
+def test_equals_the_forward_pass(changes, padded):
+    model = make_model(**changes)
+    ids = torch.randint(0, 61, (3, 17), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(3, 9, dtype=torch.int64)
+    if padded:
+        mask[0, :4] = 0
+        mask[2, :1] = 0
+    ours, theirs = (filled_cache(model, ids[:, :9], mask) for _ in range(2))
+    step = DecodingStep(model)
+    for column in range(9, 17):
+        with torch.no_grad():
+            expected = model.hidden_states(ids[:, column : column + 1], cache=theirs)[0][:, 0]
+        found = step(ids[:, column], ours)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        assert not found.requires_grad
+    assert ours.length == theirs.length == 17 and torch.equal(ours.position, theirs.position)
+    for layer in range(2):
+        torch.testing.assert_close(
+            ours.keys[layer][:, :, :17], theirs.keys[layer][:, :, :17], rtol=1e-4, atol=1e-5
+        )
+
+
+def test_half_precision_and_autocast():
+    ids = torch.randint(0, 61, (3, 10), generator=torch.Generator().manual_seed(1))
+    exact = make_model()(ids).logits[:, -1]
+    for model in (make_model().bfloat16(), make_model()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=model.lm_head is None):
+            cache = filled_cache(model, ids[:, :9], None)
+            logits = model.head(DecodingStep(model)(ids[:, 9], cache)).float()
+        assert (logits - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+def test_weights_are_those_at_the_time():
+    model = make_model()
+    step, ids = DecodingStep(model), torch.ones(1, 5, dtype=torch.int64)
+    cache = filled_cache(model, ids, None)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    step(ids[:, 0], cache)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_adapters_and_hooks_are_left_to_the_model():
+    assert can_rearrange(make_model())
+    adapted, hooked = make_model(), make_model()
+    apply_lora(adapted, rank=2, alpha=4, targets=["q_proj"])
+    hooked.model.layers[1].mlp.register_forward_hook(lambda module, given, output: output * 0)
+    for model in (adapted, hooked):
+        assert not can_rearrange(model)
+        with pytest.raises(ValueError, match="only a plain model"):
+            DecodingStep(model)
