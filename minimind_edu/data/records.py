@@ -25,7 +25,7 @@ from minimind_edu.data.reading import RECORD_SUFFIXES, LineReader, content_diges
 from minimind_edu.data.rows import Row, record_rows, text_rows
 from minimind_edu.data.validation import KINDS, BadRecord
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3  # raise it when a file may come to other records: caches hold the old ones
 BATCH_ROWS, BATCH_BYTES = 1_000, 16 * 2**20  # rows are written when either is reached
 
 _TEXT = datasets.Value("large_string")  # 64-bit offsets: a batch may exceed 2 GB

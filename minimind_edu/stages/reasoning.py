@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -50,9 +51,11 @@ class ReasonConfig(StageConfig):
     out_dir: str = "out/reason"
     from_weight: str = "out/sft"
     tag_weight: float = 10.0
-    epochs: int = 8
+    max_seq_len: int = 512
+    epochs: int = 4
     batch_size: int = 16
-    learning_rate: float = 3e-3
+    optimizer: Literal["adamw", "muon"] = "muon"
+    learning_rate: float = 1e-2
     min_lr_ratio: float = 0.0
 
     def validate(self) -> None:
