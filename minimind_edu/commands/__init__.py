@@ -70,6 +70,7 @@ COMMANDS = {
         _TRAINING, "DistillConfig", "run_distill", "train a small model on the distributions of a bigger one"
     ),
     "reason": Command(_TRAINING, "ReasonConfig", "run_reason", "teach a model to think before it answers"),
+    "grpo": Command(_TRAINING, "GRPOConfig", "run_grpo", "reinforce the answers that turn out to be right"),
     "generate": Command(_TALKING, "GenerateConfig", "run_generate", "continue a text, or answer one message"),
     "chat": Command(_TALKING, "ChatConfig", "run_chat", "talk to a fine-tuned model"),
     "eval perplexity": Command(

@@ -3,6 +3,7 @@
 from minimind_edu.course.tour import TourConfig, format_report, tour
 from minimind_edu.stages.distill import DistillConfig, distill
 from minimind_edu.stages.dpo import DPOConfig, dpo
+from minimind_edu.stages.grpo import GRPOConfig, grpo
 from minimind_edu.stages.lora import ADAPTER_FOLDER, LoRAConfig, lora
 from minimind_edu.stages.pretrain import PretrainConfig, pretrain
 from minimind_edu.stages.reasoning import ReasonConfig, reason
@@ -41,16 +42,26 @@ def run_reason(config: ReasonConfig) -> None:
     _report(reason(config), f"minimind-edu grpo --from_weight {config.out_dir}")
 
 
+def run_grpo(config: GRPOConfig) -> None:
+    lines: list[dict[str, float]] = []
+    result = grpo(config, on_log=lines.append)
+    seen = [line for line in lines if "reward" in line]
+    if seen:
+        first, last = seen[0], seen[-1]
+        print(
+            f"mean reward {first['reward']:.3f} at step {first['step']:.0f}, {last['reward']:.3f} at the end"
+        )
+    _report(result, _chat(config.out_dir))
+
+
 def _chat(folder: str) -> str:
     return f"minimind-edu chat --from_weight {folder}"
 
 
 def _report(result: StageResult, next_command: str) -> None:
     fit = result.fit
-    print(
-        f"{fit.step} steps, {fit.tokens:,} tokens, {fit.seconds:.0f} s ({fit.precision}); "
-        f"validation loss {fit.validation_loss:.4f}"
-    )
+    validated = "" if fit.validation_loss is None else f"; validation loss {fit.validation_loss:.4f}"
+    print(f"{fit.step} steps, {fit.tokens:,} tokens, {fit.seconds:.0f} s ({fit.precision}){validated}")
     for note in result.notes:
         print(f"note: {note}")
     print(f"model and tokenizer are in {result.model_dir}\nnext: {next_command}")

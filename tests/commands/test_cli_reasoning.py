@@ -1,12 +1,15 @@
 """Problems, the cold start, and the switch of thinking, from the command line."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
 from small_files import write_lines
 
 from minimind_edu.commands import talking
+from minimind_edu.commands.problems import ProblemsConfig
 from minimind_edu.data.problems import problems
 from minimind_edu.data.records import load_records
 from minimind_edu.stages.setup import load_model
@@ -85,6 +88,17 @@ def test_a_file_is_not_replaced_by_accident(refused, write):
     assert "cannot write" in refused("data", "problems", f"--out_path={beside}")
 
 
+def test_problems_are_written_without_torch(tmp_path):
+    words = ["data", "problems", "--count", "3", "--out_path", str(tmp_path / "problems.jsonl")]
+    code = (
+        f"import sys\nfrom minimind_edu.cli import main\nassert main({words!r}) == 0\n"
+        "print('loaded:', [name for name in ('torch', 'transformers') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "loaded: []" in done.stdout
+    assert len(lines_of(tmp_path / "problems.jsonl")) == 3 < ProblemsConfig.count
+
+
 def test_reason_trains_on_written_problems(run, write, trained, tmp_path):
     path = write("--count=40", "--difficulty=1", "--thinking=mixed")
     words = [
@@ -126,6 +140,56 @@ def test_reason_on_real_problems(run, shared, trained, tmp_path):
 def test_cold_starts_without_sense(refused, trained, tmp_path, option):
     words = ["reason", *FEW, f"--from_weight={trained}", f"--out_dir={tmp_path / 'r'}"]
     assert "tag_weight" in refused(*words, option)
+
+
+# -- reinforcement -------------------------------------------------------------------------------------------
+
+ROLLOUTS = ["--prompts_per_step=2", "--group_size=2", "--max_new_tokens=12", "--max_steps=2", "--device=cpu"]
+
+
+def metrics(folder):
+    return [line for line in lines_of(folder / "metrics.jsonl") if "reward" in line]
+
+
+def test_grpo_trains_on_written_problems(run, write, trained, tmp_path):
+    path = write("--count=12", "--difficulty=1", "--form=rlvr", "--split=rlvr")
+    words = [
+        "grpo",
+        *ROLLOUTS,
+        f"--from_weight={trained}",
+        f"--data_path={path}",
+        f"--out_dir={tmp_path / 'rl'}",
+    ]
+    code, out, errors = run(*words, "--variant=dr_grpo", "--beta=0.01")
+    assert code == 0, errors
+    assert "2 steps" in out and "mean reward" in out
+    assert f"minimind-edu chat --from_weight {tmp_path / 'rl'}" in out
+    assert [line["step"] for line in metrics(tmp_path / "rl")] == [1, 2]
+    assert load_model(tmp_path / "rl")[0].num_parameters() == load_model(trained)[0].num_parameters()
+
+
+def test_grpo_computes_rewards_of_real_problems(run, shared, trained, tmp_path):
+    path = shared / "data" / "math" / "gsm8k_train.jsonl"
+    words = [
+        "grpo",
+        *ROLLOUTS,
+        f"--from_weight={trained}",
+        f"--data_path={path}",
+        f"--out_dir={tmp_path / 'rl'}",
+    ]
+    code, out, errors = run(*words, "--max_seq_len=400", "--thinking=on")
+    assert code == 0, errors
+    assert all(0 <= line["reward"] <= 1.2 for line in metrics(tmp_path / "rl")) and "mean reward" in out
+
+
+@pytest.mark.parametrize(
+    ("option", "part"),
+    [("--group_size=1", "group_size"), ("--variant=ppo", "variant"), ("--beta=-1", "beta"),
+     ("--temperature=0", "temperature"), ("--thinking=maybe", "thinking")],
+)  # fmt: skip
+def test_reinforcement_without_sense(refused, trained, tmp_path, option, part):
+    words = ["grpo", *ROLLOUTS, f"--from_weight={trained}", f"--out_dir={tmp_path / 'rl'}"]
+    assert part in refused(*words, option)
 
 
 # -- the switch ----------------------------------------------------------------------------------------------
