@@ -53,6 +53,7 @@ THINKING = {"default": None, "on": True, "off": False}
 class GRPOConfig(StageConfig):
     """Settings of reinforcement learning; ``from_weight`` names the model to start from, which must solve
     some of the problems already. Dropout is off. ``batch_size`` is what one forward pass of an update holds.
+    With ``dtype`` float32 the first ratio is 1 up to 1e-4; updates in bfloat16 are faster and round more.
 
     Args:
         prompts_per_step: problems whose answers make one step.
@@ -101,7 +102,6 @@ class GRPOConfig(StageConfig):
     max_steps: int = 100
     log_interval: int = 1
     save_interval: int = 50
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "float32"
 
     def validate(self) -> None:
         """Raise ValueError, naming the setting and the remedy, if a setting makes no sense."""

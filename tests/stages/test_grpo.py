@@ -55,7 +55,7 @@ def settings(tmp_path, **changes):
     fast = {
         "prompts_per_step": 4, "group_size": 8, "batch_size": 16, "max_new_tokens": 2, "max_seq_len": 60,
         "max_steps": 25, "learning_rate": 1e-2, "save_interval": 0, "device": "cpu",
-        "overwrite": 1,
+        "overwrite": 1, "dtype": "float32",
     }  # fmt: skip
     return GRPOConfig(out_dir=str(tmp_path / "run"), **(fast | changes))
 
@@ -97,6 +97,11 @@ def test_the_log(tokenizer, tmp_path):
     assert lines[0]["answer_tokens"] == pytest.approx(2, abs=0.2) and lines[0]["accuracy"] == 0
     assert all(math.isfinite(value) for line in lines for value in line.values())
     assert len(list(read_metrics(tmp_path / "run" / "metrics.jsonl"))) == 3
+
+
+def test_bfloat16_adds_rounding_to_the_ratio_and_no_more(tokenizer, tmp_path):
+    lines, _ = train(tokenizer, tmp_path, max_steps=2, dtype="bfloat16")
+    assert 0 < abs(lines[0]["ratio"] - 1) < 0.01 and lines[0]["clip_share"] == 0
 
 
 def test_later_updates_on_the_same_rollout_leave_the_ratio_of_one(tokenizer, tmp_path):
