@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from minimind_edu.model.attention import KVCache
-from minimind_edu.model.decoding import DecodingStep, can_rearrange
+from minimind_edu.model.decoding import DecodingStep, SharedPrompts, can_rearrange
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.sampling import (
     Sampling,
@@ -193,6 +193,7 @@ class _Batch:
         self.step_count = 0
         self.cache: KVCache | None = None
         self.decoding_step: DecodingStep | None = None
+        self.shared: SharedPrompts | None = None
         self.rows = rows
         self.tokens, self.mask = _pad_left(rows, self.device)
         self.seen = self._tokens_seen(rows)
@@ -233,7 +234,7 @@ class _Batch:
         elif self.cache is None:
             hidden = self._read_prompts()
         elif self.decoding_step is not None:
-            hidden = self.decoding_step(self.tokens[:, 0], self.cache)
+            hidden = self.decoding_step(self.tokens[:, 0], self.cache, self.shared)
         else:
             hidden = self.model.hidden_states(self.tokens, cache=self.cache)[0][:, -1]
         logits = self.model.head(hidden).float()
@@ -252,21 +253,25 @@ class _Batch:
         places: dict[tuple[int, ...], int] = {}
         sources = [places.setdefault(tuple(row), len(places)) for row in self.rows]
         tokens, mask = _pad_left([list(row) for row in places], self.device)
-        columns, dtype = tokens.shape[1], self.model.compute_dtype()
-        capacity = columns + max(self.limits)
+        columns, new = tokens.shape[1], max(self.limits)
         is_shared = len(places) < len(sources)
-        self.cache = KVCache(
-            self.model.config, len(places), columns if is_shared else capacity, self.device, dtype
-        )
+        self.cache = self._empty_cache(len(places), columns if is_shared else columns + new)
         hidden = self.model.hidden_states(tokens, attention_mask=mask, cache=self.cache)[0][:, -1]
         # Large models are slow by their arithmetic; a second copy of their weights would gain nothing.
         if self.model.num_parameters() <= LARGEST_REARRANGED and can_rearrange(self.model):
             self.decoding_step = DecodingStep(self.model)
-        if is_shared:
-            rows = torch.tensor(sources, device=self.device)
-            self.cache.keep_rows(rows, capacity)
-            hidden = hidden[rows]
-        return hidden
+        if not is_shared:
+            return hidden
+        rows = torch.tensor(sources, device=self.device)
+        if self.decoding_step is None or 2 * len(places) > len(sources):
+            self.cache.keep_rows(rows, columns + new)
+        else:
+            self.shared, self.cache = SharedPrompts(self.cache, sources), self._empty_cache(len(rows), new)
+            self.cache.position = self.shared.prompts.position[rows]
+        return hidden[rows]
+
+    def _empty_cache(self, rows: int, columns: int) -> KVCache:
+        return KVCache(self.model.config, rows, columns, self.device, self.model.compute_dtype())
 
     def _choose(self, probabilities: Tensor) -> Tensor:
         """(rows,) tokens: each row's own random number, looked up in its cumulative distribution."""
@@ -290,6 +295,8 @@ class _Batch:
         """Take finished rows out of everything that has a row per prompt."""
         if self.cache is not None:
             kept = self.cache.drop_rows(finished)
+            if self.shared is not None and kept:
+                self.shared.keep_rows(kept)
         else:
             kept = [index for index in range(len(self.active)) if index not in set(finished)]
         self.active = [self.active[index] for index in kept]

@@ -192,6 +192,34 @@ def test_rows_with_one_prompt_read_it_once(model, monkeypatch):
     assert together == generate(model, rows, use_cache=False, **options)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"qk_norm": False, "attention_bias": True},
+        {"num_key_value_heads": 1},
+        {"num_key_value_heads": 4},
+        {"use_moe": True, "moe_intermediate_size": 24},
+    ],
+)
+def test_shared_prompts_change_no_result(changes):
+    """Groups of uneven sizes in mixed order, whose rows leave until few prompts are left."""
+    model = make_model(**changes)
+    rows = [PROMPTS[number] for number in (2, 0, 1, 0, 3, 1, 2, 2, 0, 1, 1, 0, 2, 2, 0)]
+    options = {
+        "max_new_tokens": 30,
+        "sampling": Sampling(1.0, top_k=20),
+        "seed": 3,
+        "eos_token_id": [3, 4, 11],
+    }
+    together = complete(model, rows, **options)
+    alone = complete(model, rows, use_cache=False, **options)
+    assert [one.tokens for one in together] == [one.tokens for one in alone]
+    assert len({len(one.tokens) for one in together}) > 4
+    for one, other in zip(together, alone, strict=True):
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["adapter", "hook"])
 def test_adapters_and_hooks_decide_in_generation(kind):
     model = make_model()

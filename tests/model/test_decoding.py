@@ -5,7 +5,7 @@ import torch
 
 from minimind_edu import MiniMind, ModelConfig
 from minimind_edu.model.attention import KVCache
-from minimind_edu.model.decoding import DecodingStep, can_rearrange
+from minimind_edu.model.decoding import DecodingStep, SharedPrompts, can_rearrange
 from minimind_edu.stages.lora import apply_lora
 
 SHAPES = [
@@ -60,6 +60,37 @@ def test_equals_the_forward_pass(changes, padded):
         torch.testing.assert_close(
             ours.keys[layer][:, :, :17], theirs.keys[layer][:, :, :17], rtol=1e-4, atol=1e-5
         )
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("changes", SHAPES)
+def test_shared_prompts_equal_prompts_of_ones_own(changes, padded):
+    model = make_model(**changes)
+    random = torch.Generator().manual_seed(1)
+    prompts, new = (
+        torch.randint(0, 61, (4, 9), generator=random),
+        torch.randint(0, 61, (7, 6), generator=random),
+    )
+    mask = torch.ones(4, 9, dtype=torch.int64)
+    if padded:
+        mask[0, :4] = 0
+        mask[3, :1] = 0
+    sources, step = [1, 0, 0, 3, 2, 0, 3], DecodingStep(model)
+    rows = torch.tensor(sources)
+    whole, prompt_cache = (filled_cache(model, prompts, mask) for _ in range(2))
+    whole.keep_rows(rows)
+    shared, own = SharedPrompts(prompt_cache, sources), KVCache(model.config, 7, 6)
+    own.position = whole.position.clone()
+    for column in range(6):
+        expected = step(new[:, column], whole)
+        torch.testing.assert_close(step(new[:, column], own, shared), expected, rtol=1e-4, atol=1e-5)
+        gone = {1: [0, 4], 3: [1, 3, 4]}.get(column)  # all rows of two prompts, then of a third
+        if gone:
+            orders = [cache.drop_rows(gone) for cache in (whole, own)]
+            assert orders[0] == orders[1]
+            shared.keep_rows(orders[0])
+            new = new[orders[0]]
+    assert shared.prompts.batch_size == 1  # prompts without rows were let go
 
 
 def test_half_precision_and_autocast():
