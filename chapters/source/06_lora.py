@@ -33,7 +33,7 @@ from minimind_edu.stages import lora
 from minimind_edu.training import TrainConfig
 from minimind_edu.training.optim import OptimizerSet
 
-device = session.start()
+session.start()
 folder = Path(tempfile.mkdtemp())
 chat, tokenizer = artifacts.chat_model()
 grid = sweeps.load("06")
@@ -471,9 +471,10 @@ claims.record("ch06.full_update_cut_to_8", cut[8], at_most=0.25, source="exact m
 assert cut[128] - cut[8] > 0.5
 
 # %% [markdown]
-# This explains the comparison. The update that full fine-tuning finds needs more than eight of its ranks; two
-# leave little room. It does not say that rank 8 cannot do the task: trained *within* eight ranks, LoRA found
-# another solution. Full fine-tuning spreads what it learns, since nothing asks it not to.
+# So the update that full fine-tuning finds has no short form: it needs more than eight of its ranks, and LoRA
+# with two of them cannot come near it. That does not say that low rank cannot do the task. Trained *within*
+# eight ranks, LoRA found another solution; full fine-tuning spreads what it learns, since nothing asks it not
+# to.
 #
 # ## What would it cost elsewhere?
 #
@@ -585,14 +586,15 @@ claims.table()
 # ## At full scale
 #
 # ```
-# minimind-edu lora                                               # the clinic: rank 2 in the MLP, as here
+# minimind-edu lora                      # the clinic: rank 2 in the MLP, as here
 # minimind-edu lora --rank 8 --lora_alpha 16 --targets all-linear --learning_rate 1e-2
 # minimind-edu lora --from_weight out/minimind2 --data_path lora_medical.jsonl \
-#     --rank 8 --lora_alpha 16 --targets q_proj,v_proj --learning_rate 1e-4 --epochs 20 --batch_size 64
-# minimind-edu course sweep 06                                    # the record of this chapter
+#     --rank 8 --lora_alpha 16 --targets q_proj,v_proj \
+#     --learning_rate 1e-4 --epochs 20 --batch_size 64
+# minimind-edu course sweep 06           # the record of this chapter
 # ```
 #
-# Someone reported 2 minutes and 3 to 4 GB for 20 epochs of MiniMind's LoRA on one A40, with a model of 272M
+# Others reported 2 minutes and 3 to 4 GB for 20 epochs of MiniMind's LoRA on one A40, with a model of 272M
 # parameters and batches of 64.
 #
 # ## References
