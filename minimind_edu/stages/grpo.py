@@ -95,7 +95,7 @@ class GRPOConfig(StageConfig):
     thinking: Literal["default", "on", "off"] = "default"
     max_seq_len: int = 512
     batch_size: int = 32
-    learning_rate: float = 3e-5
+    learning_rate: float = 1e-4
     warmup_iters: int = 0
     lr_schedule: Literal["cosine", "wsd", "constant"] = "constant"
     weight_decay: float = 0.0
