@@ -332,7 +332,7 @@ with torch.no_grad():
         for name, sampling in (("right", drawn), ("wrong", Sampling(temperature=1.0)))
     }
 furthest = {name: float((ratio.exp() - 1).abs().max()) for name, ratio in ratios.items()}
-claims.record("ch09.ratio", furthest["right"], at_most=1e-3, source="largest |ratio - 1| after sampling")
+claims.record("ch09.ratio", furthest["right"], at_most=1e-3, source="largest distance of a ratio from 1")
 claims.record("ch09.ratio_wrong", furthest["wrong"], at_least=0.05, source="to the plain softmax")
 options("temperature", "top_k", "top_p", "group_size", "prompts_per_step", "updates_per_rollout", "beta")
 
