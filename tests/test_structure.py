@@ -221,6 +221,19 @@ def test_nothing_runs_code_from_files_or_opens_a_door(module):
     assert safety_faults(TREES[module]) == []
 
 
+RUNS_CODE = {"eval", "exec", "pickle.load", "pickle.loads"}
+
+
+def test_tests_run_no_text_and_load_no_pickle():
+    found = [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for call in calls(ast.parse(path.read_text(encoding="utf-8")))
+        if dotted(call.func) in RUNS_CODE
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize(
     "line",
     [

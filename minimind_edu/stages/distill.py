@@ -16,7 +16,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -35,7 +34,6 @@ from minimind_edu.stages.divergence import (
 )
 from minimind_edu.stages.pretrain import ShapeConfig, causal_lm_loss
 from minimind_edu.stages.setup import (
-    MODEL_FOLDER,
     StageData,
     StageResult,
     check_before_work,
@@ -45,7 +43,7 @@ from minimind_edu.stages.setup import (
     packed_rows,
     progress_callback,
     read_records,
-    save_model,
+    save_result,
 )
 from minimind_edu.stages.teacher import TaughtRows, teacher_top_k
 from minimind_edu.tokenizer import Tokenizer
@@ -178,8 +176,7 @@ def distill(
     data = taught(config, data, teacher, progress)
     loss = white_box_loss(config, teacher)
     result, notes = fit_stage(config, data, student, loss, progress, on_log)
-    model_dir = save_model(student, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
-    return StageResult(student, tokenizer, result, model_dir, notes)
+    return save_result(config, student, tokenizer, result, notes)
 
 
 def choose_student(config: DistillConfig, teacher: MiniMind, tokenizer: Tokenizer) -> MiniMind:

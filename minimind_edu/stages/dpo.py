@@ -7,7 +7,6 @@ loss (Rafailov et al., 2023, "Direct Preference Optimization", equation 7).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,7 +18,6 @@ from minimind_edu.data.records import Records, train_val_split
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.reference import sequence_logprobs, set_cached_reference, without_dropout
 from minimind_edu.stages.setup import (
-    MODEL_FOLDER,
     StageConfig,
     StageData,
     StageResult,
@@ -29,7 +27,7 @@ from minimind_edu.stages.setup import (
     notes_on,
     progress_callback,
     read_records,
-    save_model,
+    save_result,
 )
 from minimind_edu.tokenizer import Tokenizer
 from minimind_edu.training import Batch
@@ -208,8 +206,7 @@ def dpo(
     data = preference_rows(config, records, model, tokenizer, progress)
     loss = PreferenceLoss(config.beta, config.loss_type, config.label_smoothing, config.sft_weight)
     result, notes = fit_stage(config, data, model, loss, progress, on_log)
-    model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
-    return StageResult(model, tokenizer, result, model_dir, notes)
+    return save_result(config, model, tokenizer, result, notes)
 
 
 def preference_rows(

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -29,7 +28,6 @@ from minimind_edu.stages.policy import (
 from minimind_edu.stages.rollout import action_logprobs, check_sampling
 from minimind_edu.stages.rollout_rows import STATISTICS, Group, Reward, RolloutRows, read_prompts
 from minimind_edu.stages.setup import (
-    MODEL_FOLDER,
     StageConfig,
     StageResult,
     check_before_work,
@@ -37,7 +35,7 @@ from minimind_edu.stages.setup import (
     model_digest,
     notes_on,
     read_records,
-    save_model,
+    save_result,
 )
 from minimind_edu.stages.verify import rewards
 from minimind_edu.tokenizer import Tokenizer
@@ -297,5 +295,4 @@ def grpo(
     result = train_grpo(
         model, tokenizer, records, config, on_log=on_log, progress=progress, identity=identity
     )
-    model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
-    return StageResult(model, tokenizer, result, model_dir, (*notes_on(records), *result.warnings))
+    return save_result(config, model, tokenizer, result, (*notes_on(records), *result.warnings))

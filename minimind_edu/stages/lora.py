@@ -33,7 +33,6 @@ from minimind_edu.stages.adapting import (
 from minimind_edu.stages.lora_layers import LoRALinear, LoRASettings
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.stages.setup import (
-    MODEL_FOLDER,
     StageConfig,
     StageResult,
     check_before_work,
@@ -41,7 +40,7 @@ from minimind_edu.stages.setup import (
     load_model,
     packed_rows,
     read_records,
-    save_model,
+    save_result,
 )
 
 __all__ = [
@@ -155,8 +154,7 @@ def lora(
         trained + (f", {len(settings.tokens)} rows of the embedding among them" if settings.tokens else ""),
     )
     remove_lora(model)
-    model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
-    return StageResult(model, tokenizer, result, model_dir, notes)
+    return save_result(config, model, tokenizer, result, notes)
 
 
 def new_tokens(model: MiniMind, rows: PackedDataset) -> tuple[int, ...]:

@@ -9,7 +9,6 @@ names of tags that the thoughts or the answer mention.
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,7 +20,6 @@ from minimind_edu.data.packing import IGNORE_INDEX, PackedDataset
 from minimind_edu.data.tokenized import TokenizedDocuments
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.stages.setup import (
-    MODEL_FOLDER,
     StageConfig,
     StageData,
     StageResult,
@@ -30,7 +28,7 @@ from minimind_edu.stages.setup import (
     load_model,
     packed_rows,
     read_records,
-    save_model,
+    save_result,
 )
 from minimind_edu.stages.verify import verify
 from minimind_edu.tokenizer import Tokenizer
@@ -81,8 +79,7 @@ def reason(
     records = read_records(config, "sft", "reason.jsonl", progress)
     data = tagged(packed_rows(config, "sft", records, tokenizer, progress), tokenizer, config)
     result, notes = fit_stage(config, data, model, weighted_lm_loss, progress, on_log)
-    model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
-    return StageResult(model, tokenizer, result, model_dir, notes)
+    return save_result(config, model, tokenizer, result, notes)
 
 
 def tagged(data: StageData, tokenizer: Tokenizer, config: ReasonConfig) -> StageData:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -213,8 +213,15 @@ def train_stage(
     """Tokenize, pack, train, and keep model and tokenizer in ``out_dir/model``."""
     data = packed_rows(config, kind, records, tokenizer, show)
     result, notes = fit_stage(config, data, model, loss, show, on_log)
+    return save_result(config, model, tokenizer, result, notes)
+
+
+def save_result(
+    config: StageConfig, model: MiniMind, tokenizer: Tokenizer, result: FitResult, notes: Sequence[str]
+) -> StageResult:
+    """The end of every stage: model and tokenizer are written to ``out_dir/model``."""
     model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
-    return StageResult(model, tokenizer, result, model_dir, notes)
+    return StageResult(model, tokenizer, result, model_dir, tuple(notes))
 
 
 def model_digest(model: MiniMind) -> str:

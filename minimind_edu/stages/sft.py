@@ -2,14 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from minimind_edu.data.mixing import MixedDataset
 from minimind_edu.data.packing import PackedDataset
 from minimind_edu.data.tokenized import tokenize
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.stages.setup import (
-    MODEL_FOLDER,
     StageConfig,
     StageData,
     StageResult,
@@ -20,7 +18,7 @@ from minimind_edu.stages.setup import (
     packed_rows,
     progress_callback,
     read_records,
-    save_model,
+    save_result,
 )
 from minimind_edu.tokenizer import Tokenizer
 
@@ -71,8 +69,7 @@ def sft(
     model, tokenizer = load_model(config.from_weight)
     data = sft_rows(config, tokenizer, progress)
     result, notes = fit_stage(config, data, model, causal_lm_loss, progress, on_log)
-    model_dir = save_model(model, tokenizer, Path(config.out_dir) / MODEL_FOLDER)
-    return StageResult(model, tokenizer, result, model_dir, notes)
+    return save_result(config, model, tokenizer, result, notes)
 
 
 def sft_rows(config: SFTConfig, tokenizer: Tokenizer, show: bool) -> StageData:

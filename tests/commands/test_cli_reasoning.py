@@ -18,6 +18,11 @@ from minimind_edu.stages.verify import verify
 FEW = ["--batch_size=4", "--max_steps=3", "--device=cpu", "--dtype=float32"]
 
 
+def on(trained, folder, path=None):
+    """The options of a stage that starts from a model, on a file (the world's own without)."""
+    return [f"--from_weight={trained}", f"--out_dir={folder}", *([f"--data_path={path}"] if path else [])]
+
+
 def lines_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -101,14 +106,8 @@ def test_problems_are_written_without_torch(tmp_path):
 
 def test_reason_trains_on_written_problems(run, write, trained, tmp_path):
     path = write("--count=40", "--difficulty=1", "--thinking=mixed")
-    words = [
-        "reason",
-        *FEW,
-        f"--from_weight={trained}",
-        f"--data_path={path}",
-        f"--out_dir={tmp_path / 'reason'}",
-    ]
-    code, out, errors = run(*words, "--tag_weight=3")
+    words = on(trained, tmp_path / "reason", path)
+    code, out, errors = run("reason", *FEW, *words, "--tag_weight=3")
     assert code == 0, errors
     assert "3 steps" in out and f"minimind-edu grpo --from_weight {tmp_path / 'reason'}" in out
     before, after = (load_model(folder)[0].state_dict() for folder in (trained, tmp_path / "reason"))
@@ -116,7 +115,7 @@ def test_reason_trains_on_written_problems(run, write, trained, tmp_path):
 
 
 def test_reason_on_the_worlds_file(run, trained, tmp_path):
-    words = ["reason", *FEW, f"--from_weight={trained}", f"--out_dir={tmp_path / 'reason'}"]
+    words = ["reason", *FEW, *on(trained, tmp_path / "reason")]
     code, out, errors = run(*words, "--max_steps=1")
     assert code == 0, errors
     assert "note: no answer" not in out
@@ -124,21 +123,15 @@ def test_reason_on_the_worlds_file(run, trained, tmp_path):
 
 def test_reason_on_real_problems(run, shared, trained, tmp_path):
     path = shared / "data" / "math" / "gsm8k_test.jsonl"
-    words = [
-        "reason",
-        *FEW,
-        f"--from_weight={trained}",
-        f"--data_path={path}",
-        f"--out_dir={tmp_path / 'gsm'}",
-    ]
-    code, out, errors = run(*words, "--max_seq_len=512")
+    words = on(trained, tmp_path / "gsm", path)
+    code, out, errors = run("reason", *FEW, *words, "--max_seq_len=512")
     assert code == 0, errors
     assert "3 steps" in out and "no answer has" not in out
 
 
 @pytest.mark.parametrize("option", ["--tag_weight=0.5", "--tag_weight=nan", "--tag_weight=many"])
 def test_cold_starts_without_sense(refused, trained, tmp_path, option):
-    words = ["reason", *FEW, f"--from_weight={trained}", f"--out_dir={tmp_path / 'r'}"]
+    words = ["reason", *FEW, *on(trained, tmp_path / "r")]
     assert "tag_weight" in refused(*words, option)
 
 
@@ -153,14 +146,8 @@ def metrics(folder):
 
 def test_grpo_trains_on_written_problems(run, write, trained, tmp_path):
     path = write("--count=12", "--difficulty=1", "--form=rlvr", "--split=rlvr")
-    words = [
-        "grpo",
-        *ROLLOUTS,
-        f"--from_weight={trained}",
-        f"--data_path={path}",
-        f"--out_dir={tmp_path / 'rl'}",
-    ]
-    code, out, errors = run(*words, "--variant=dr_grpo", "--beta=0.01")
+    words = on(trained, tmp_path / "rl", path)
+    code, out, errors = run("grpo", *ROLLOUTS, *words, "--variant=dr_grpo", "--beta=0.01")
     assert code == 0, errors
     assert "2 steps" in out and "mean reward" in out
     assert f"minimind-edu chat --from_weight {tmp_path / 'rl'}" in out
@@ -170,14 +157,8 @@ def test_grpo_trains_on_written_problems(run, write, trained, tmp_path):
 
 def test_grpo_computes_rewards_of_real_problems(run, shared, trained, tmp_path):
     path = shared / "data" / "math" / "gsm8k_train.jsonl"
-    words = [
-        "grpo",
-        *ROLLOUTS,
-        f"--from_weight={trained}",
-        f"--data_path={path}",
-        f"--out_dir={tmp_path / 'rl'}",
-    ]
-    code, out, errors = run(*words, "--max_seq_len=400", "--thinking=on")
+    words = on(trained, tmp_path / "rl", path)
+    code, out, errors = run("grpo", *ROLLOUTS, *words, "--max_seq_len=400", "--thinking=on")
     assert code == 0, errors
     assert all(0 <= line["reward"] <= 1.2 for line in metrics(tmp_path / "rl")) and "mean reward" in out
 
@@ -188,7 +169,7 @@ def test_grpo_computes_rewards_of_real_problems(run, shared, trained, tmp_path):
      ("--temperature=0", "temperature"), ("--thinking=maybe", "thinking")],
 )  # fmt: skip
 def test_reinforcement_without_sense(refused, trained, tmp_path, option, part):
-    words = ["grpo", *ROLLOUTS, f"--from_weight={trained}", f"--out_dir={tmp_path / 'rl'}"]
+    words = ["grpo", *ROLLOUTS, *on(trained, tmp_path / "rl")]
     assert part in refused(*words, option)
 
 
@@ -246,5 +227,5 @@ def test_an_unknown_position_is_refused(refused, trained):
 
 def test_files_of_pairs_are_no_cold_start(refused, trained, tmp_path):
     path = write_lines(tmp_path / "x.jsonl", [{"question": "a", "answer": "b\n#### many"}] * 3)
-    words = ["reason", *FEW, f"--from_weight={trained}", f"--data_path={path}", f"--out_dir={tmp_path / 'r'}"]
+    words = ["reason", *FEW, *on(trained, tmp_path / "r", path)]
     assert "'many'" in refused(*words, lines=4)

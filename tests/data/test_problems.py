@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from calculator import value_of
 
 from minimind_edu.data.problems import KINDS, is_held_out, problems
 from minimind_edu.data.problems.arithmetic import difference_trace
@@ -92,7 +93,7 @@ def test_word_problems(steps):
         assert len(results) == steps and results[-1] == total
         for line in problem.trace.splitlines():
             left, right = line.rstrip(".。").split(" = ")
-            assert eval(left) == int(right)
+            assert value_of(left) == int(right)
     assert happened == {1, 2, 3}
 
 
@@ -104,7 +105,7 @@ def test_countdown(count):
         assert len(given.split(" ")) == count
         assert set(numbers_in(problem.question)) == {int(target), *numbers_in(given)}
         assert sorted(numbers_in(problem.answer)) == sorted(numbers_in(given))
-        assert eval(problem.answer) == int(target) and 1 <= int(target) <= 99
+        assert value_of(problem.answer) == int(target) and 1 <= int(target) <= 99
         *dead_ends, hit = problem.trace.splitlines()
         tries.add(len(dead_ends))
         for line in [*dead_ends, hit]:
@@ -113,7 +114,7 @@ def test_countdown(count):
             results = []
             for calculation in calculations:
                 left, right = calculation.split(" = ")
-                assert eval(left) == int(right)
+                assert value_of(left) == int(right)
                 results.append(int(right))
             assert (results[-1] == int(target)) == (line is hit)
             assert ("Yes" in line or "对了" in line) == (line is hit)
@@ -130,7 +131,7 @@ def test_countdown(count):
     ],
 )
 def test_brackets_where_they_are_needed(chain, text):
-    assert expression(chain) == text and eval(text) == chain[-1][3]
+    assert expression(chain) == text and value_of(text) == chain[-1][3]
 
 
 # -- held out ----------------------------------------------------------------------------------------------

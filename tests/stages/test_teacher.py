@@ -1,5 +1,6 @@
 """The teacher's top-k distributions on disk, row by row against the teacher itself."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -140,9 +141,9 @@ def test_a_teacher_that_fails_leaves_nothing_behind(teacher, tmp_path, monkeypat
 
 def test_copies_for_other_processes_map_the_files(teacher, tmp_path):
     known = ask(teacher, documents(), tmp_path)
-    copy = pickle.dumps(known)  # what a data-loader process is given
-    assert len(copy) < 2_000
-    assert (pickle.loads(copy).ids == known.ids).all()
+    assert len(pickle.dumps(known)) < 2_000  # what a data-loader process is given
+    # `copy` goes through `__reduce__`, as pickling does, and loads no pickle.
+    assert (copy.copy(known).ids == known.ids).all()
 
 
 def test_the_digest_sees_weights_and_shape(teacher):
