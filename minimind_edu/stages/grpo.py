@@ -26,7 +26,7 @@ from minimind_edu.stages.policy import (
     policy_loss,
 )
 from minimind_edu.stages.rollout import action_logprobs, check_sampling
-from minimind_edu.stages.rollout_rows import STATISTICS, Group, Reward, RolloutRows, read_prompts
+from minimind_edu.stages.rollout_rows import STATISTICS, Group, RolloutRows, read_prompts
 from minimind_edu.stages.setup import (
     StageConfig,
     StageResult,
@@ -37,7 +37,7 @@ from minimind_edu.stages.setup import (
     read_records,
     save_result,
 )
-from minimind_edu.stages.verify import rewards
+from minimind_edu.stages.verify import Reward, rewards
 from minimind_edu.tokenizer import Tokenizer
 from minimind_edu.training import Batch, FitResult, TrainConfig, fit
 from minimind_edu.training.precision import resolve_device, resolve_precision

@@ -18,13 +18,11 @@ from minimind_edu.generation import Sampling
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.policy import Variant, equal_groups, group_advantages
 from minimind_edu.stages.rollout import Sample, action_logprobs, as_batch, sample_groups
-from minimind_edu.stages.verify import follows_format, verify
+from minimind_edu.stages.verify import Reward, follows_format, verify
 from minimind_edu.tokenizer import Tokenizer
 from minimind_edu.tokenizer.thinking import opening, prompt_ids
 from minimind_edu.training import Batch
 from minimind_edu.training.precision import Precision
-
-Reward = Callable[[str, str], float]  # (all that the model wrote, the problem's ground truth)
 
 
 @dataclass(frozen=True)
