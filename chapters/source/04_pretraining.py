@@ -425,7 +425,7 @@ print(f"norm {norm:.1f}, clipped to", [round(float(value), 3) for value in weigh
 sums = [sum([torch.tensor(1 / 512, dtype=kind)] * 512, 1) for kind in (torch.float32, torch.bfloat16)]
 print(f"1 + 512 times 1/512: {float(sums[0])} in float32, {float(sums[1])} in bfloat16")
 claims.record("ch04.bfloat16_sum", sums[1], equals=1, source="1/512 added to 1, 512 times")
-options("accumulation_steps", "grad_clip", "dtype", "device")
+options("accumulation_steps", "grad_clip", "dtype", "device", "gradient_checkpointing")
 
 # %% [markdown]
 # ## Train

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from minimind_edu.commands.loading import load
 from minimind_edu.data.world.files import default_file
 from minimind_edu.evaluation import answer_questions, exact_match, perplexity
-from minimind_edu.hardware import BenchConfig, bench
+from minimind_edu.hardware.speed import BenchConfig, bench
 from minimind_edu.stages.setup import progress_callback
 
 

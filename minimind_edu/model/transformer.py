@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from minimind_edu.config import ModelConfig
 from minimind_edu.model.attention import Attention, KVCache, RMSNorm, attention_bias, plain_is_faster
@@ -101,6 +102,10 @@ class MiniMind(nn.Module):
 
     >>> model = MiniMind(ModelConfig.preset("edu"))
     >>> out = model(input_ids, labels=input_ids)      # out.logits (B, T, V), out.loss, out.aux_loss
+
+    Attributes:
+        gradient_checkpointing: in training keep only the input of every block, and run the block again in the
+            backward pass (Chen et al., 2016, arXiv:1604.06174): less memory for a third more work.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -114,6 +119,7 @@ class MiniMind(nn.Module):
         )
         self.apply(_initialise)
         self._warned_dead_router = False
+        self.gradient_checkpointing = False
 
     def forward(
         self,
@@ -171,8 +177,13 @@ class MiniMind(nn.Module):
         bias = self._bias(input_ids, document_ids, attention_mask, cache)
         is_token = None if attention_mask is None else attention_mask.bool()
         aux_loss = torch.zeros((), device=x.device)
+        # A cache is written to when the block runs, so it must run once only.
+        again = self.gradient_checkpointing and self.training and torch.is_grad_enabled() and cache is None
         for block in self.model.layers:
-            x, block_aux_loss = block(x, cos, sin, bias, is_token, cache)
+            arguments = (x, cos, sin, bias, is_token, cache)
+            x, block_aux_loss = (
+                checkpoint(block, *arguments, use_reentrant=False) if again else block(*arguments)
+            )
             if block_aux_loss is not None:
                 aux_loss = aux_loss + block_aux_loss
         return self.model.norm(x), aux_loss

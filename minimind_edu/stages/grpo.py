@@ -223,6 +223,7 @@ def train_grpo(
     config.validate()
     device = resolve_device(config.device)
     model.to(device)
+    model.gradient_checkpointing = bool(config.gradient_checkpointing)
     longest = min(config.max_seq_len, model.config.max_position_embeddings) - config.max_new_tokens
     prompts, skipped = read_prompts(problems, tokenizer, THINKING[config.thinking], longest)
     reference = copy.deepcopy(model).eval().requires_grad_(False) if config.beta else None

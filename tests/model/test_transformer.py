@@ -199,6 +199,41 @@ def test_wrong_inputs_are_named():
             model(**arguments)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_checkpointing_keeps_less_and_changes_no_gradient(model, dropout):
+    config = model.config.replace(dropout=dropout, num_hidden_layers=4)
+    ids = torch.randint(config.vocab_size, (2, 24), generator=torch.Generator().manual_seed(1))
+    gradients, kept = {}, {}
+    for checkpointing in (False, True):
+        torch.manual_seed(5)
+        trained = MiniMind(config).train()
+        trained.gradient_checkpointing = checkpointing
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.append(tensor.numel()) or tensor, lambda tensor: tensor
+        ):
+            loss = trained(ids, labels=ids).loss
+        loss.backward()
+        gradients[checkpointing] = [parameter.grad for parameter in trained.parameters()]
+        kept[checkpointing] = sum(sizes)
+    for one, other in zip(gradients[False], gradients[True], strict=True):
+        assert torch.equal(one, other)
+    assert kept[True] < kept[False] / 3
+
+
+def test_checkpointing_leaves_a_cache_alone(model):
+    """Writing answers in training mode, as a rollout could, fills the cache once."""
+    model.train().gradient_checkpointing = True
+    try:
+        cache = KVCache(model.config, 1, 8)
+        with torch.no_grad():
+            plain = model(torch.tensor([[1, 2, 3]]))
+        cached = model(torch.tensor([[1, 2, 3]]), cache=cache)
+        assert torch.allclose(plain.logits, cached.logits, atol=1e-5) and cache.length == 3
+    finally:
+        model.eval().gradient_checkpointing = False
+
+
 def test_padding_takes_no_positions():
     model = make_model(max_position_embeddings=8)
     ids, mask = tokens(1, 12), torch.tensor([[0] * 5 + [1] * 7])

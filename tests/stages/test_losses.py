@@ -7,7 +7,7 @@ from minimind_edu.config import ModelConfig
 from minimind_edu.data.packing import PackedDataset
 from minimind_edu.data.records import load_records
 from minimind_edu.data.tokenized import TokenizedDocuments, tokenize
-from minimind_edu.hardware import transformers_loss
+from minimind_edu.hardware.speed import transformers_loss
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.pretrain import causal_lm_loss
 from minimind_edu.tokenizer import train_fast

@@ -67,6 +67,12 @@ def test_the_same_settings_give_the_same_weights(data, pretrained, tmp_path):
     assert not torch.equal(state(other.model), state(pretrained.model))
 
 
+def test_checkpointing_gives_the_same_weights(data, pretrained, tmp_path):
+    again = pretrain(pretraining(data, tmp_path, gradient_checkpointing=1), progress=False)
+    assert again.model.gradient_checkpointing and not pretrained.model.gradient_checkpointing
+    assert torch.equal(state(again.model), state(pretrained.model))
+
+
 def test_naming_a_file_builds_no_world(data, tmp_path, monkeypatch):
     """Where only the package is installed, the embedded world is built when it is needed, not before."""
 

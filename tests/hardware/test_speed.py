@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from minimind_edu import hardware
+from minimind_edu.hardware import speed
 from minimind_edu.config import ModelConfig
 from minimind_edu.data.packing import IGNORE_INDEX, PackedDataset, PaddedDataset, collate
 from minimind_edu.data.tokenized import TokenizedDocuments
-from minimind_edu.hardware import OURS, BenchConfig, BenchResult, Contestant, bench, transformers_loss
+from minimind_edu.hardware.speed import OURS, BenchConfig, BenchResult, Contestant, bench, transformers_loss
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.pretrain import causal_lm_loss
 
@@ -91,7 +91,7 @@ def test_bench_measures_each_contestant_in_each_round():
 def test_batches_of_all_contestants_hold_about_the_same_tokens(tmp_path):
     config, labelled = BenchConfig(**TINY | {"batch_size": 16, "max_seq_len": 128}), {}
     for packed in (True, False):
-        _, batches = hardware._prepare(Contestant(OURS, packed, "float32"), config, str(tmp_path))
+        _, batches = speed._prepare(Contestant(OURS, packed, "float32"), config, str(tmp_path))
         few = [next(batches)[1] for _ in range(10)]
         labelled[packed] = sum(int((batch["labels"] != IGNORE_INDEX).sum()) for batch in few)
         assert packed == all(int(batch["document_ids"].max()) > 0 for batch in few)
@@ -102,7 +102,7 @@ def test_batches_of_all_contestants_hold_about_the_same_tokens(tmp_path):
 
 def test_a_batch_larger_than_the_data_is_filled_by_going_round(tmp_path):
     config = BenchConfig(**TINY | {"batch_size": 3000, "max_seq_len": 512})
-    _, batches = hardware._prepare(Contestant(OURS, True, "float32"), config, str(tmp_path))
+    _, batches = speed._prepare(Contestant(OURS, True, "float32"), config, str(tmp_path))
     numbers, batch = next(batches)
     assert len(numbers) == len(batch["input_ids"]) == 3000 > len(set(numbers))
 
@@ -117,7 +117,7 @@ def test_a_batch_larger_than_the_data_is_filled_by_going_round(tmp_path):
     ],
 )
 def test_senseless_settings_are_refused_before_a_process_starts(changes, message, monkeypatch):
-    monkeypatch.setattr(hardware, "_Worker", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr(speed, "_Worker", lambda *_: pytest.fail("a process was started"))
     with pytest.raises(ValueError, match=message):
         bench(BenchConfig(**TINY | changes))
 
@@ -128,7 +128,7 @@ def test_a_failure_in_a_worker_is_told():
 
 
 def test_a_worker_that_dies_is_told():
-    worker = hardware._Worker(Contestant(OURS, True, "float32"), BenchConfig(**TINY))
+    worker = speed._Worker(Contestant(OURS, True, "float32"), BenchConfig(**TINY))
     worker.process.kill()
     with pytest.raises(ValueError, match="ended early"):
         worker.receive()
@@ -141,4 +141,4 @@ def test_transformers_missing_is_told(monkeypatch):
     model = tiny_model()
     monkeypatch.setattr(model, "to_transformers", missing)
     with pytest.raises(ValueError, match=r"transformers is not installed: pip install"):
-        hardware._to_transformers(model)
+        speed._to_transformers(model)
