@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from minimind_edu.data.errors import file_error
 from minimind_edu.data.validation import BadRecord, parse_object
@@ -112,13 +112,16 @@ class LineReader:
         file: from `open_data_file`.
         split_long_lines: hand out a line in parts (with the same number) instead of refusing it when it is
             long.
+
+    Attributes:
+        start: where in the file that which was handed out last begins, in bytes.
     """
 
     def __init__(self, file: BinaryIO, split_long_lines: bool = False) -> None:
         self.file, self.split_long_lines = file, split_long_lines
         self.limit = 2**16 if split_long_lines else MAX_LINE_BYTES
         # What is read is hashed again, to notice a file that changes between the passes over it.
-        position = file.tell()
+        self.start = position = file.tell()
         file.seek(0)
         self._digest = hashlib.sha256(file.read(position))
 
@@ -129,6 +132,7 @@ class LineReader:
     def __iter__(self) -> Iterator[tuple[int, str | BadRecord, int]]:
         number, offset = 1, self.file.tell()
         while raw := self._read(self.limit):
+            self.start = offset
             whole = raw.endswith(b"\n") or len(raw) < self.limit
             if not whole and self.split_long_lines:
                 raw += self._rest_of_character(raw)
@@ -191,7 +195,7 @@ class ArrayReader:
     items `1 2` and `3}`.
 
     Args:
-        reader: of a file that `begins_with(b"[")`.
+        reader: of a file that `begins_with(b"[")`; its `start` is kept up to date.
     """
 
     # What matters inside of an item and between items, and how far a string goes (a backslash hides a quote).
@@ -207,6 +211,7 @@ class ArrayReader:
             text = span.strip(_SPACE)
             before = len(span) - len(span.lstrip(_SPACE))
             number, start = line + span.count(b"\n", 0, before), offset + before
+            self.reader.start = start
             line, offset = line + line_ends, offset + size + len(mark)
             is_cut = mark == b"" and not closed
             if closed:
@@ -267,6 +272,39 @@ class ArrayReader:
             self._is_open = in_string or depth > 0
             yield chunk[begin:], None
         yield b"", b""
+
+
+def record_texts(reader: LineReader, name: str) -> Iterator[tuple[int, str | BadRecord, int]]:
+    """The texts of a file's records, as `LineReader` gives them: the lines of JSONL that are not blank, or
+    the items of a JSON array.
+
+    Args:
+        name: what to call the file in messages.
+
+    Raises:
+        DataError: the file is laid out in another way, so that every line would be faulty.
+    """
+    if reader.begins_with(b"["):
+        yield from ArrayReader(reader)
+        return
+    first = True
+    for number, text, read in reader:
+        if isinstance(text, str) and not text.strip():
+            continue
+        if first and isinstance(text, str) and text.strip() == "{":
+            what = "a record is spread over several lines: write each on one line (JSONL), or all as an array"
+            raise file_error(name, what, number)
+        first = False
+        yield number, text, read
+
+
+def parse_record(text: str) -> dict[str, Any]:
+    """`parse_object` of what `record_texts` gives, with other words for a last line that was cut off."""
+    try:
+        return parse_object(text)
+    except BadRecord as error:
+        is_cut = text.lstrip().startswith("{") and not text.endswith("\n") and not text.rstrip().endswith("}")
+        raise BadRecord(f"the last line is cut off ({error})") if is_cut else error from None
 
 
 def _cut_off(text: str | BadRecord) -> BadRecord:

@@ -7,8 +7,8 @@ from typing import Any
 from minimind_edu.data.errors import file_error
 from minimind_edu.data.layouts import read_record
 from minimind_edu.data.published import SCHEME, download
-from minimind_edu.data.reading import ArrayReader, LineReader, open_data_file
-from minimind_edu.data.validation import BadRecord, parse_object
+from minimind_edu.data.reading import LineReader, open_data_file, parse_record, record_texts
+from minimind_edu.data.validation import BadRecord
 
 PIECE_CHARACTERS = 256  # a piece of text ends at the first line end from here on …
 MAX_PIECE_CHARACTERS = 4096  # … or is cut here, in texts without line ends
@@ -23,33 +23,14 @@ def record_rows(reader: LineReader, name: str, kind: str) -> Iterator[Row]:
     Raises:
         DataError: the file is laid out in another way, so that every line would be faulty.
     """
-    for number, text, read in _record_texts(reader, name):
+    for number, text, read in record_texts(reader, name):
         if isinstance(text, BadRecord):
             yield number, text, read
             continue
         try:
-            yield number, read_record(parse_object(text), kind), read
+            yield number, read_record(parse_record(text), kind), read
         except BadRecord as error:
-            is_cut = (
-                text.lstrip().startswith("{") and not text.endswith("\n") and not text.rstrip().endswith("}")
-            )
-            what = f"the last line is cut off ({error})" if is_cut else str(error)
-            yield number, BadRecord(what), read
-
-
-def _record_texts(reader: LineReader, name: str) -> Iterator[tuple[int, str | BadRecord, int]]:
-    if reader.begins_with(b"["):
-        yield from ArrayReader(reader)
-        return
-    first = True
-    for number, text, read in reader:
-        if isinstance(text, str) and not text.strip():
-            continue
-        if first and isinstance(text, str) and text.strip() == "{":
-            what = "a record is spread over several lines: write each on one line (JSONL), or all as an array"
-            raise file_error(name, what, number)
-        first = False
-        yield number, text, read
+            yield number, error, read
 
 
 def raw_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
@@ -60,11 +41,11 @@ def raw_records(path: str | os.PathLike) -> Iterator[dict[str, Any]]:
     """
     name = os.fspath(path)
     with open_data_file(download(name) if name.startswith(SCHEME) else name, name) as file:
-        for number, text, _ in _record_texts(LineReader(file), name):
+        for number, text, _ in record_texts(LineReader(file), name):
             try:
                 if isinstance(text, BadRecord):
                     raise text
-                yield parse_object(text)
+                yield parse_record(text)
             except BadRecord as error:
                 raise file_error(name, str(error), number) from None
 

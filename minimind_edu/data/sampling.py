@@ -35,9 +35,9 @@ class SampleConfig:
     """Write a random sample of the lines of a file: give its size as target_mb, as count, or as ratio.
 
     Args:
-        data_path: a .jsonl with one record a line, a .txt whose lines are records, or
-            hf://owner/dataset/file; empty means the sft.jsonl of the embedded world.
-        out_path: the file to write; it ends like the one that is read.
+        data_path: a .jsonl or .json with one record a line or all in one array, a .txt whose lines are
+            records, or hf://owner/dataset/file; empty means the sft.jsonl of the embedded world.
+        out_path: the file to write, a line for each record; it ends like the one that is read.
         target_mb: the most to write, in MB of 1,000,000 bytes; 0 means that another option gives the size.
         count: how many lines to write; 0 means that another option gives the size.
         ratio: size as a multiple of that of ratio_to, such as 0.001; 0 means that another option gives it.
@@ -156,8 +156,8 @@ def sample(config: SampleConfig, progress: Progress | None = None) -> SampleRepo
 
     Lines are taken in the order of random keys up to the first that would exceed the target, so that each is
     equally likely; long ones are a little less likely to be the last. They are written byte for byte as they
-    were. Of lines that nearly repeat each other, the one met first stays. The file appears under its name
-    only when it is complete.
+    were, and the items of a JSON array as lines, without their indentation. Of lines that nearly repeat each
+    other, the one met first stays. The file appears under its name only when it is complete.
 
     Args:
         progress: called with (bytes read, bytes in all), during each pass over the file.
@@ -191,8 +191,8 @@ def sample(config: SampleConfig, progress: Progress | None = None) -> SampleRepo
         ):
             selection.run()
             _refuse_nothing(selection)
-            for start, size in selection.places():
-                written.write(source.copy(start, size))
+            for start, length in selection.places():
+                written.write(source.copy(start, length))
             source.refuse_changes()
     return _report(config, name, selection)
 

@@ -34,6 +34,7 @@ class _Candidate(NamedTuple):
     key: float
     number: int
     start: int
+    length: int
     size: int
     signature: np.ndarray | None
     fault: BadRecord | None
@@ -135,7 +136,7 @@ class Selection:
             self._take_range()
 
     def places(self) -> Iterator[tuple[int, int]]:
-        """Start and size of every line taken, in the order of the file."""
+        """Start and length of every line taken, in the order of the file."""
         return heapq.merge(*map(_read_places, self._places), sorted(self._late))
 
     def _limits(self) -> list[int]:
@@ -212,12 +213,12 @@ class Selection:
                 fault = text
             elif self.repeats is not None:
                 signed = signature(text or line.text)  # a record without any text is compared as it is
-            candidate = _Candidate(line.key, line.number, line.start, line.size, signed, fault)
+            candidate = _Candidate(line.key, line.number, line.start, line.length, line.size, signed, fault)
             if bucket >= stratum.whole_until:
                 stratum.waiting.append(candidate)
             elif self._is_usable(stratum, candidate):
                 self._take(stratum, candidate)
-                places.extend((line.start, line.size))
+                places.extend((line.start, line.length))
                 if len(places) >= 2**14:
                     places.tofile(file)
                     places = array("Q")
@@ -235,7 +236,7 @@ class Selection:
                     break
                 room -= self._amount(candidate)
                 self._take(stratum, candidate)
-                self._late.append((candidate.start, candidate.size))
+                self._late.append((candidate.start, candidate.length))
             stratum.waiting.pop()
         return room
 

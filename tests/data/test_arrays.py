@@ -19,21 +19,6 @@ from minimind_edu.tokenizer import train_fast
 
 RECORDS = [{"text": f'{n} "quoted" \\ [{{,}}] 汉\n'} for n in range(5)]
 
-
-@pytest.fixture
-def load(tmp_path):
-    """Write text, bytes or objects (as an array, or a line each) to a file and load it."""
-
-    def write_and_load(content, kind="pretrain", name="data.json", **options):
-        if isinstance(content, list):
-            lines = [json.dumps(item, ensure_ascii=False) for item in content]
-            content = "\n".join(lines) if name.endswith("l") else "[\n" + ",\n".join(lines) + "\n]\n"
-        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        return load_records(tmp_path / name, kind, cache_dir=tmp_path / "cache", **options)
-
-    return write_and_load
-
-
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -72,9 +57,9 @@ def test_any_array_comes_back(tmp_path, items, indent, ascii_only):
 def array_faults(load, content, kind="pretrain"):
     """(line, what) of every fault, and the texts that are left when they are skipped."""
     with pytest.raises(DataError) as caught:
-        load(content, kind)
+        load(content, kind, "data.json")
     try:
-        kept = [record["text"] for record in load(content, kind, on_bad_record="skip")]
+        kept = [record["text"] for record in load(content, kind, "data.json", on_bad_record="skip")]
     except DataError:
         kept = []
     return [(fault.line, fault.what) for fault in caught.value.faults], kept
@@ -157,7 +142,7 @@ def test_one_item_at_a_time_is_in_memory(tmp_path):
 
 def test_the_file_is_read_whole_and_left_as_it_is(load, tmp_path):
     content = json.dumps([{"instruction": "q", "output": "a"}], indent=1).encode()
-    load(content, "sft")
+    load(content, "sft", "data.json")
     assert (tmp_path / "data.json").read_bytes() == content
     with open_data_file(tmp_path / "data.json") as file:
         reader = LineReader(file)
@@ -181,7 +166,8 @@ def test_a_changed_array_is_noticed(tmp_path, monkeypatch):
 
 def test_progress_in_an_array(load, tmp_path):
     seen = []
-    load([{"text": "x" * 40}] * 2_500, "pretrain", progress=lambda done, total: seen.append((done, total)))
+    records = [{"text": "x" * 40}] * 2_500
+    load(records, name="data.json", progress=lambda done, total: seen.append((done, total)))
     size = (tmp_path / "data.json").stat().st_size
     assert [done for done, _ in seen] == sorted(done for done, _ in seen) and seen[-1][1] == size
     assert size - 4 <= seen[-1][0] <= size
