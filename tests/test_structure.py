@@ -1,4 +1,4 @@
-"""The rules that keep the package readable and safe, checked on the code itself.
+"""The rules that keep the package readable, checked on the code itself; test_safety.py has those for safety.
 
 Each rule is a function from the syntax tree of a module to the faults in it; for each, a test shows on a few
 lines of bad code that it finds them, so that it cannot pass by looking at nothing.
@@ -8,16 +8,12 @@ import ast
 import functools
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-import minimind_edu
-
-PACKAGE = Path(minimind_edu.__file__).parent
-ROOT = PACKAGE.parent
-NAME = PACKAGE.name
+from source_trees import NAME, ROOT, SOURCES, TREES, calls, dotted, imports, imports_of, part_of
 
 # From the ground up; nothing imports from a floor above its own. `__init__` offers config and model.
 FLOORS = {
@@ -37,52 +33,8 @@ FLOORS = {
     "cli": 6,
 }
 SPEAKERS = ("cli", "commands", "course")  # may print and plot
-LONGEST_MODULE = 400  # lines
-
-
-def module_name(path: Path) -> str:
-    """``data/errors.py`` -> ``minimind_edu.data.errors``, ``data/__init__.py`` -> ``minimind_edu.data``."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-SOURCES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in SOURCES.items()}
-
-
-def part_of(module: str) -> str:
-    """The name on the floor plan: ``minimind_edu.data.world`` -> ``data``."""
-    return (module.split(".") + ["__init__"])[1]
-
-
-def imports(tree: ast.AST, package: str = "") -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of all that is imported, in functions too; ``from a import b`` gives ``a.b``.
-
-    ``package`` is the one the module is in, for relative imports.
-    """
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            source = ".".join([*above, *([node.module] if node.module else [])])
-            yield from ((node.lineno, f"{source}.{alias.name}") for alias in node.names)
-
-
-def imports_of(module: str) -> list[tuple[int, str]]:
-    is_package = SOURCES[module].name == "__init__.py"
-    return list(imports(TREES[module], module if is_package else module.rpartition(".")[0]))
-
-
-def dotted(node: ast.AST) -> str:
-    """``a.b.c`` of a name or attribute; ``?`` stands for anything else, as in ``?.eval`` of ``f().eval``."""
-    if isinstance(node, ast.Attribute):
-        return f"{dotted(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else "?"
-
-
-def calls(tree: ast.AST) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.Call))
+LONGEST_FILE = 400  # lines, of a module and of a file of tests
+TEST_FILES = sorted((ROOT / "tests").rglob("*.py"))
 
 
 # -- floors ------------------------------------------------------------------------------------------------
@@ -135,9 +87,24 @@ def test_an_import_from_above_is_found(part, line, count):
 # -- size --------------------------------------------------------------------------------------------------
 
 
+def long_files(paths: list[Path]) -> list[str]:
+    counts = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    return [f"{name} has {count} lines" for name, count in counts.items() if count > LONGEST_FILE]
+
+
 @pytest.mark.parametrize("module", SOURCES)
 def test_no_module_is_too_long(module):
-    assert len(SOURCES[module].read_text(encoding="utf-8").splitlines()) <= LONGEST_MODULE
+    assert long_files([SOURCES[module]]) == []
+
+
+def test_no_file_of_tests_is_too_long():
+    assert long_files(TEST_FILES) == []
+
+
+def test_a_file_that_is_too_long_is_found(tmp_path):
+    for count in (400, 401):
+        (tmp_path / f"test_{count}.py").write_text("pass\n" * count)
+    assert long_files(sorted(tmp_path.iterdir())) == ["test_401.py has 401 lines"]
 
 
 # -- printing and plotting ---------------------------------------------------------------------------------
@@ -162,121 +129,6 @@ def test_printing_and_plotting_are_found():
     code = "print(1)\ndef f():\n    import matplotlib.pyplot as plt\n    print('x', end='')\n"
     assert len(speaking_faults(ast.parse(code + "from matplotlib import cm"))) == 4
     assert speaking_faults(ast.parse("pprint(1)\n'print(1)'\nfootprint = reprint(2)")) == []
-
-
-# -- safety ------------------------------------------------------------------------------------------------
-
-PICKLES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-NOT_SANDBOXED = {
-    "jinja2.Environment",
-    "jinja2.Template",
-    "jinja2.environment.Environment",
-    "jinja2.environment.Template",
-}
-
-
-def safety_faults(tree: ast.AST) -> list[str]:
-    """What may run a stranger's code, or open a door: see the tests below for one example of each."""
-    faults = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "0.0.0.0" in node.value:
-            faults.append(f"line {node.lineno}: listens on every interface")
-        elif isinstance(node, ast.ClassDef):
-            faults += [
-                f"line {node.lineno}: {dotted(base)}" for base in node.bases if dotted(base) in NOT_SANDBOXED
-            ]
-        elif isinstance(node, ast.Call):
-            faults += [f"line {node.lineno}: {what}" for what in call_faults(node)]
-    return faults + [f"line {line}: {name}" for line, name in imports(tree) if is_unsafe_import(name)]
-
-
-def is_unsafe_import(name: str) -> bool:
-    is_pickle = name.split(".")[0] in PICKLES and name != "pickle.UnpicklingError"  # torch.load may raise it
-    return is_pickle or name in NOT_SANDBOXED
-
-
-def call_faults(call: ast.Call) -> Iterator[str]:
-    name = dotted(call.func)
-    options = {option.arg: getattr(option.value, "value", None) for option in call.keywords}
-    if name in ("eval", "exec", "compile", "builtins.eval", "builtins.exec", "__import__"):
-        yield name
-    if name in NOT_SANDBOXED:
-        yield name
-    if name == "torch.load" and options.get("weights_only") is not True:
-        yield "torch.load without weights_only=True"
-    if options.get("weights_only") is False:
-        yield "weights_only=False"
-    if options.get("allow_pickle") is True:
-        yield "allow_pickle=True"
-    if options.get("trust_remote_code") is True:
-        yield "trust_remote_code=True"
-    if options.get("shell") is True or name in ("os.system", "os.popen"):
-        yield "a shell"
-    if name == "yaml.load":
-        yield "yaml.load"
-
-
-@pytest.mark.parametrize("module", SOURCES)
-def test_nothing_runs_code_from_files_or_opens_a_door(module):
-    assert safety_faults(TREES[module]) == []
-
-
-RUNS_CODE = {"eval", "exec", "pickle.load", "pickle.loads"}
-
-
-def test_tests_run_no_text_and_load_no_pickle():
-    found = [
-        f"{path.relative_to(ROOT)}:{call.lineno}"
-        for path in sorted((ROOT / "tests").rglob("*.py"))
-        for call in calls(ast.parse(path.read_text(encoding="utf-8")))
-        if dotted(call.func) in RUNS_CODE
-    ]
-    assert found == []
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "eval('1 + 1')",
-        "exec(code)",
-        "import pickle",
-        "from pickle import loads",
-        "def f():\n    import dill",
-        "torch.load(path)",
-        "torch.load(path, weights_only=False)",
-        "torch.load(path, weights_only=flag)",
-        "load(path, weights_only=False)",
-        "np.load(path, allow_pickle=True)",
-        "from jinja2 import Environment",
-        "import jinja2\njinja2.Environment()",
-        "from jinja2 import Template",
-        "class Mine(jinja2.Environment):\n    pass",
-        "serve(host='0.0.0.0')",
-        "AutoModel.from_pretrained(name, trust_remote_code=True)",
-        "subprocess.run('ls', shell=True)",
-        "os.system('ls')",
-    ],
-)
-def test_an_unsafe_line_is_found(line):
-    assert len(safety_faults(ast.parse(line))) >= 1
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "model.eval()",
-        "model.to(device).eval()",
-        "torch.load(path, weights_only=True)",
-        "np.load(path, allow_pickle=False)",
-        "from pickle import UnpicklingError",
-        "def f() -> jinja2.Template: ...",
-        "from jinja2.sandbox import ImmutableSandboxedEnvironment",
-        "torch.compile(model)",
-        "re.compile('a')",
-    ],
-)
-def test_a_safe_line_is_not(line):
-    assert safety_faults(ast.parse(line)) == []
 
 
 # -- documentation -----------------------------------------------------------------------------------------
@@ -367,7 +219,7 @@ def origin(name: str) -> str | None:
 @functools.cache
 def modules_with_tests() -> set[str]:
     """Modules that a test imports from, and those that such a module of the same folder is built on."""
-    files = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "tests").rglob("*.py")]
+    files = [ast.parse(path.read_text(encoding="utf-8")) for path in TEST_FILES]
     names = {name for tree in files for _, name in imports(tree)}
     direct = {origin(name) for name in names} | {name.rpartition(".")[0] for name in names}
     built_on = {
@@ -382,6 +234,17 @@ def modules_with_tests() -> set[str]:
 @pytest.mark.parametrize("module", [name for name, path in SOURCES.items() if path.name != "__init__.py"])
 def test_every_module_has_a_test(module):
     assert module in modules_with_tests()
+
+
+def shared_names(paths: list[Path]) -> list[str]:
+    """Names that more than one file has: tests import each other by name, so one would hide the other."""
+    counts = Counter(path.name for path in paths if path.name != "conftest.py")
+    return [name for name, count in counts.items() if count > 1]
+
+
+def test_no_two_files_of_tests_share_a_name():
+    assert shared_names(TEST_FILES) == []
+    assert shared_names([Path(name) for name in ("a/toys.py", "b/toys.py", "a/test_x.py")]) == ["toys.py"]
 
 
 def test_imports_are_followed_to_the_module_that_defines_a_name():

@@ -5,17 +5,15 @@ import json
 import peft
 import pytest
 import torch
+from lora_models import IDS, MOE, make
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from minimind_edu import MiniMind, ModelConfig
+from minimind_edu import MiniMind
 from minimind_edu.stages.adapters import CONFIG, WEIGHTS, AdapterError
 from minimind_edu.stages.lora import apply_lora, load_adapter, lora_parameters, save_adapter, set_adapter
 from minimind_edu.stages.setup import load_model
 
-HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2}
-SHAPE = ModelConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, max_position_embeddings=64, **HEADS)
-IDS = torch.randint(0, 60, (3, 20), generator=torch.Generator().manual_seed(2))
 SETTINGS = [
     {"rank": 8, "alpha": 16, "targets": ("q_proj", "v_proj")},
     {"rank": 1, "alpha": 0.5, "targets": ("k_proj", "o_proj", "down_proj")},
@@ -29,12 +27,6 @@ SHAPES = {
     "qwen2": {"qk_norm": False, "attention_bias": True, "head_dim": None},
     "untied": {"tie_word_embeddings": False},
 }
-MOE = {"use_moe": True, "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
-
-
-def make(**changes):
-    torch.manual_seed(0)
-    return MiniMind(SHAPE.replace(**changes)).eval()
 
 
 def peft_model(model, rank, alpha, targets, dropout=0.0, tokens=()):

@@ -5,6 +5,7 @@ import signal
 
 import pytest
 import torch
+from small_stages import state
 
 from minimind_edu.stages import pretrain as pretrain_module
 from minimind_edu.stages import sft as sft_module
@@ -40,10 +41,6 @@ def pretraining(data, out_dir, **changes):
 def pretrained(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pretrained")
     return pretrain(pretraining(data, folder), progress=False)
-
-
-def state(model):
-    return torch.cat([tensor.flatten() for tensor in model.state_dict().values()])
 
 
 # --- pretraining ---
