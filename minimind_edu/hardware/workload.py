@@ -16,7 +16,7 @@ STAGES: tuple[str, ...] = get_args(Stage)
 
 # Share of a row's positions that have a label, so that the head computes logits for them, where a workload
 # does not say: measured on the embedded world's files (`tests/hardware` compares).
-LABELLED = {"pretrain": 1.0, "sft": 0.3, "lora": 0.3, "dpo": 0.5, "distill": 1.0, "reason": 0.8, "grpo": 0.5}
+LABELLED = {"pretrain": 1.0, "sft": 0.3, "lora": 0.3, "dpo": 0.5, "distill": 1.0, "reason": 0.8}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Workload:
             computes the reference's numbers before training and needs none.
         new_tokens: GRPO: tokens that an answer may have, a part of ``seq_len``.
         rollout_rows: GRPO: answers written at a time (prompts of a step times answers to each).
+        group_size: GRPO: answers to each prompt, which is read once for all of them.
     """
 
     config: ModelConfig
@@ -62,6 +63,7 @@ class Workload:
     reference: bool = False
     new_tokens: int = 0
     rollout_rows: int = 0
+    group_size: int = 8
 
     def __post_init__(self) -> None:
         """Fill in what follows from the stage, and refuse what makes no sense.
@@ -73,11 +75,19 @@ class Workload:
             raise ValueError(f"unknown stage {self.stage!r}: use {', '.join(STAGES)}")
         if self.dtype not in get_args(Dtype):
             raise ValueError(f"unknown dtype {self.dtype!r}: use {', '.join(get_args(Dtype))}")
-        for name in ("batch_size", "seq_len", "accumulation_steps"):
+        for name in ("batch_size", "seq_len", "accumulation_steps", "group_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be 1 or more, not {getattr(self, name)}")
+        if self.stage == "grpo":
+            self._set(
+                new_tokens=self.new_tokens or self.seq_len // 2,
+                rollout_rows=self.rollout_rows or self.batch_size,
+            )
+            if self.new_tokens >= self.seq_len:
+                raise ValueError(f"new_tokens must be below seq_len={self.seq_len}, not {self.new_tokens}")
         if self.labelled is None:
-            self._set(labelled=LABELLED[self.stage])
+            written = self.new_tokens / self.seq_len  # GRPO's labels are what the model wrote
+            self._set(labelled=written if self.stage == "grpo" else LABELLED[self.stage])
         if not 0 < self.labelled <= 1:
             raise ValueError(f"labelled is a share above 0 and at most 1, not {self.labelled}")
         if self.stage == "lora" and not self.rank:
@@ -88,13 +98,6 @@ class Workload:
             raise ValueError(f"rank belongs to the stage lora, not to {self.stage}")
         if self.stage == "distill" and self.teacher is None:
             self._set(teacher=self.config)
-        if self.stage == "grpo":
-            self._set(
-                new_tokens=self.new_tokens or self.seq_len // 2,
-                rollout_rows=self.rollout_rows or self.batch_size,
-            )
-            if self.new_tokens >= self.seq_len:
-                raise ValueError(f"new_tokens must be below seq_len={self.seq_len}, not {self.new_tokens}")
 
     def _set(self, **values: object) -> None:
         for name, value in values.items():

@@ -104,8 +104,9 @@ class MiniMind(nn.Module):
     >>> out = model(input_ids, labels=input_ids)      # out.logits (B, T, V), out.loss, out.aux_loss
 
     Attributes:
-        gradient_checkpointing: in training keep only the input of every block, and run the block again in the
-            backward pass (Chen et al., 2016, arXiv:1604.06174): less memory for a third more work.
+        gradient_checkpointing: where gradients are wanted, keep only the input of every block, and run the
+            block again in the backward pass (Chen et al., 2016, arXiv:1604.06174): less memory for a third
+            more work.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -177,8 +178,9 @@ class MiniMind(nn.Module):
         bias = self._bias(input_ids, document_ids, attention_mask, cache)
         is_token = None if attention_mask is None else attention_mask.bool()
         aux_loss = torch.zeros((), device=x.device)
-        # A cache is written to when the block runs, so it must run once only.
-        again = self.gradient_checkpointing and self.training and torch.is_grad_enabled() and cache is None
+        # A cache is written to when the block runs, so it must run once only. DPO and GRPO train a model
+        # whose dropout is off, that is in evaluation mode, hence no question about the mode here.
+        again = self.gradient_checkpointing and torch.is_grad_enabled() and cache is None
         for block in self.model.layers:
             arguments = (x, cos, sin, bias, is_token, cache)
             x, block_aux_loss = (
