@@ -210,6 +210,11 @@ def _maximum(logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, ep
     return _mean_by_answer(-torch.maximum(*_parts(logprobs, old, advantages, eps)), mask)
 
 
+def _smaller_ratio(logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, eps: float) -> Tensor:
+    ratio = (logprobs - old).exp()
+    return _mean_by_answer(-torch.minimum(ratio, ratio.clamp(1 - eps, 1 + eps)) * advantages[:, None], mask)
+
+
 def _a_gain(logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor, eps: float) -> Tensor:
     return -clipped_loss(logprobs, old, advantages, mask, eps)
 
@@ -252,7 +257,17 @@ def _padding_does_not_count(attempt: Callable, generator: torch.Generator) -> bo
 def _lets_go_of_what_went_far(attempt: Callable, generator: torch.Generator) -> bool:
     new = torch.ones(1, 1, requires_grad=True)  # a ratio of e, and an answer that was good
     loss = attempt(new, torch.zeros(1, 1), torch.ones(1), torch.ones(1, 1), 0.2)
-    return not loss.requires_grad or float(torch.autograd.grad(loss, new)[0]) == 0
+    return float(torch.autograd.grad(loss, new)[0]) == 0
+
+
+def _pulls_at_first(attempt: Callable, generator: torch.Generator) -> bool:
+    """At a ratio of 1, against the advantage: the loss falls where a good answer becomes likelier."""
+    for advantage in (1.0, -1.0):
+        new = torch.zeros(1, 1, requires_grad=True)
+        loss = attempt(new, torch.zeros(1, 1), torch.tensor([advantage]), torch.ones(1, 1), 0.2)
+        if float(torch.autograd.grad(loss, new)[0]) * advantage >= 0:
+            return False
+    return True
 
 
 EXERCISES = (
@@ -308,6 +323,8 @@ EXERCISES = (
                     _only_clipped),
             Mistake("nothing is clipped", _never_clipped),
             Mistake("the smaller of both terms counts, not the larger", _maximum),
+            Mistake("of two *products* the smaller counts: of a bad answer, that of the larger ratio",
+                    _smaller_ratio),
             Mistake("a loss should fall where good answers become likelier: look at the sign", _a_gain),
             Mistake("the ratio is new over old, not old over new", _inverted),
             Mistake("take a mean over each answer's tokens first, then over answers", _mean_over_tokens),
@@ -320,7 +337,9 @@ EXERCISES = (
                      _starts_at_the_mean_advantage),
             Property("what the mask leaves out should have no influence", _padding_does_not_count),
             Property("a good token whose ratio is beyond 1 + eps should get no gradient",
-                     _lets_go_of_what_went_far),
+                     _lets_go_of_what_went_far, always=True),
+            Property("nothing is learned from this loss: it has no gradient, or the wrong one, at ratio 1",
+                     _pulls_at_first, always=True),
         ),
     ),
     *ANSWER_EXERCISES,

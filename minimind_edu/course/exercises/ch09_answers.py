@@ -29,11 +29,16 @@ def _number(generator: torch.Generator) -> str:
 
 def _texts(generator: torch.Generator) -> list[tuple]:
     right, other = _number(generator), _number(generator) + "0"
+    block = f"<answer>{right}</answer>"
     good = f"<think>\n{other} + 1\n</think>\n<answer>\n{right}\n</answer>"
     return [
         (good,),
         (f" {good}\n",),
-        (f"<answer>{right}</answer>",),
+        (block,),
+        (f"It is {right}: {block}",),
+        (f"<think>x</think><think>{other}</think>{block}",),
+        (f"<think>{right} < {other} > 5</think>{block}",),
+        (f"<answer>3 + {right} * (2 - 1)</answer>",),
         (f"<answer>\n{right}\n</answer>\n",),
         (f"<think>\n<answer>{right}</answer>\n</think>",),
         (f"<think>\n<answer>{right}</answer>\n</think>\n<answer>\n{other}\n</answer>",),

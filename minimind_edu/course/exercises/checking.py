@@ -41,10 +41,12 @@ class Property:
         hint: one sentence for an answer that lacks it.
         holds: called with (the answer, random generator); True where the answer has it. One that raises
             counts as not holding.
+        always: look at it also where all results are right, as they are without a gradient, for example.
     """
 
     hint: str
     holds: Callable[[Callable, torch.Generator], bool]
+    always: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def examine(exercise: Exercise, attempt: Callable, seed: int | None = None) -> s
 
 def _examine(exercise: Exercise, attempt: Callable, generator: torch.Generator) -> str:
     cases = exercise.cases(generator)
+    none_is_a_result = any(exercise.solution(*copy.deepcopy(arguments)) is None for arguments in cases)
     wrong: list[tuple[tuple, Any, Any]] = []  # (arguments, right, given)
     for arguments in cases:
         right = exercise.solution(*copy.deepcopy(arguments))
@@ -93,7 +96,7 @@ def _examine(exercise: Exercise, attempt: Callable, generator: torch.Generator) 
             return NOT_ATTEMPTED
         except Exception as error:
             return f"hint: {type(error).__name__} on {_call(arguments)}: {error}"
-        if given is None and right is not None:
+        if given is None and right is not None and not none_is_a_result:
             return "hint: the function returned None; is its last line a return?"
         if isinstance(right, Tensor) and isinstance(given, list | tuple) and _tensor(given) is None:
             return f"hint: the result should be a tensor, not a {type(given).__name__}"
@@ -102,7 +105,8 @@ def _examine(exercise: Exercise, attempt: Callable, generator: torch.Generator) 
         if not _same(right, given, exercise.tolerance):
             wrong.append((arguments, right, given))
     if not wrong:
-        return PASSED
+        lacking = _lacking([one for one in exercise.properties if one.always], attempt, generator)
+        return f"hint: {lacking}" if lacking else PASSED
     return f"hint: {_diagnosis(exercise, attempt, cases, generator) or _plain_difference(*wrong[0])}"
 
 
@@ -115,7 +119,12 @@ def _diagnosis(
         made = [_result(mistake.function, arguments) for arguments in cases]
         if all(_same(ours, theirs, exercise.tolerance) for ours, theirs in zip(made, given, strict=True)):
             return mistake.hint
-    for property in exercise.properties:
+    return _lacking(exercise.properties, attempt, generator)
+
+
+def _lacking(properties: Sequence[Property], attempt: Callable, generator: torch.Generator) -> str | None:
+    """The hint of the first property that an answer lacks."""
+    for property in properties:
         try:
             holds = bool(property.holds(attempt, generator))
         except Exception:

@@ -40,3 +40,13 @@ def test_unforeseen_answers_get_a_hint_that_fits():
     assert "one number" in examine(loss, lambda p, o, a, m, e: (p - o) * a[:, None], 0)
     doubled = lambda p, o, a, m, e: 2 * clipped_loss(p, o, a, m, e)  # noqa: E731
     assert "mean advantage" in examine(loss, doubled, 0)
+
+
+def test_a_loss_without_a_gradient_does_not_pass():
+    loss = exercise("ch09.clipped_loss")
+    for attempt in (
+        lambda p, o, a, m, e: clipped_loss(p.detach(), o, a, m, e),
+        lambda p, o, a, m, e: clipped_loss(p, o, a, m, e).item(),
+        lambda p, o, a, m, e: 2 * clipped_loss(p, o, a, m, e).detach() - clipped_loss(p, o, a, m, e),
+    ):
+        assert examine(loss, attempt, 0).startswith("hint")
