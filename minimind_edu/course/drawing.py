@@ -7,7 +7,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from minimind_edu.course.figures import CARD, INK, style
+from minimind_edu.course.figures import CARD, INK, contrast, style
 
 
 def canvas(width: float = 7.5, height: float = 3.0) -> tuple[Figure, Axes]:
@@ -23,6 +23,14 @@ def canvas(width: float = 7.5, height: float = 3.0) -> tuple[Figure, Axes]:
 def tint(colour: str, amount: float = 0.25) -> tuple[float, float, float]:
     """A light version of a colour: a box filled with it carries dark words."""
     return tuple(amount * c + (1 - amount) * b for c, b in zip(to_rgb(colour), to_rgb(CARD), strict=True))
+
+
+def legible(colour: str | Sequence[float]) -> tuple[float, float, float]:
+    """A colour, darkened as far as it needs to be for words on the card (a contrast of 4.5)."""
+    colour = to_rgb(colour)
+    while contrast(colour, CARD) < 4.5:
+        colour = tuple(0.97 * c for c in colour)
+    return colour
 
 
 def box(
@@ -58,8 +66,9 @@ def box(
 
 
 def write(axes: Axes, x: float, y: float, text: str, size: float = 9.5, **options: object) -> None:
-    """Words, centred at (x, y) unless `ha` or `va` say otherwise."""
-    axes.text(x, y, text, **{"ha": "center", "va": "center", "color": INK, "fontsize": size, **options})
+    """Words, centred at (x, y) unless `ha` or `va` say otherwise; a light `color` becomes `legible`."""
+    options = {"ha": "center", "va": "center", "color": INK, "fontsize": size, **options}
+    axes.text(x, y, text, **(options | {"color": legible(options["color"])}))
 
 
 def arrow(

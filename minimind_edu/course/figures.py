@@ -5,6 +5,7 @@ Every figure is drawn on a light card of its own, so that it is readable in ligh
 
 import contextlib
 import io
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, "#56b4e9", "#8c6d31", "#444444")
 CARD = "#fbfaf7"  # the background of every figure
 INK = "#222222"
+TICK_ROOM = 0.07  # of an axis, between two words beside it
 
 STYLE = {
     "figure.facecolor": CARD,
@@ -39,6 +42,17 @@ STYLE = {
     "svg.fonttype": "path",  # the same letters everywhere, whatever fonts the reader has
     "svg.hashsalt": "minimind_edu",  # the same ids, so that a figure drawn again is the same file
 }
+
+
+def contrast(one: str | Sequence[float], other: str | Sequence[float]) -> float:
+    """The contrast ratio of two colours, from 1 to 21 (Web Content Accessibility Guidelines 2.2)."""
+    dark, light = sorted(map(_luminance, (one, other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str | Sequence[float]) -> float:
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 @contextlib.contextmanager
@@ -164,12 +178,21 @@ def loss_curve(
 
 
 def plain_log_ticks(axes: Axes, lowest: float, highest: float) -> None:
-    """Round numbers instead of powers of ten on a logarithmic axis of losses from lowest to highest."""
-    round_numbers = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 5, 7, 10)
-    ticks = [tick for tick in round_numbers if lowest * 0.8 < tick < highest * 1.2]
+    """Round numbers instead of powers of ten on a logarithmic axis of losses from lowest to highest.
+
+    Powers of ten come first, then 3, 2, 5, 7 and 1.5 times one, as long as there is room for their words.
+    """
+    low, high = lowest * 0.9, highest * 1.1
+    ticks: list[float] = []
+    for factor in (1, 3, 2, 5, 7, 1.5):
+        for tick in (float(f"{factor}e{power}") for power in range(-4, 5)):
+            room = min((abs(math.log(tick / other)) for other in ticks), default=math.inf)
+            if low <= tick <= high and room > TICK_ROOM * math.log(high / low):
+                ticks.append(tick)
+    ticks.sort()
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
-    axes.set_ylim(lowest * 0.9, highest * 1.1)
+    axes.set_ylim(low, high)
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:

@@ -51,5 +51,5 @@ class OptionTables:
         for kind in self.config.__mro__:
             entry = re.search(rf"^    {name}: (.*(?:\n {{8}}.*)*)", inspect.getdoc(kind) or "", re.M)
             if entry:
-                return " ".join(entry[1].split())
+                return " ".join(entry[1].split()).replace("|", r"\|")  # else it would end the table's cell
         return ""

@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import rgb_to_hsv, to_hex, to_rgb
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from minimind_edu.course import draw
 from minimind_edu.course.drawing import arrow, box, canvas, tint, write
-from minimind_edu.course.figures import BLUE, CARD, INK, RED
+from minimind_edu.course.figures import BLUE, CARD, COLOURS, GREY, INK, RED, contrast
 from minimind_edu.course.results import ROOT
 
 
@@ -44,13 +44,26 @@ def test_a_box_has_its_words_in_the_middle():
 
 def test_words_go_where_they_are_put():
     _, axes = canvas()
-    write(axes, 1, 2, "left", ha="left", color=RED)
+    write(axes, 1, 2, "left", ha="left", color=BLUE)
     write(axes, 3, 1, "ink")
     left, ink = axes.texts
-    assert (left.get_ha(), left.get_va(), left.get_color(), left.get_position()) == (
-        "left", "center", RED, (1, 2)
+    assert (left.get_ha(), left.get_va(), to_hex(left.get_color()), left.get_position()) == (
+        "left", "center", BLUE, (1, 2)
     )  # fmt: skip
-    assert ink.get_color() == INK
+    assert to_hex(ink.get_color()) == INK
+
+
+@pytest.mark.parametrize("colour", [*COLOURS, GREY, INK])
+def test_words_of_every_colour_can_be_read(colour):
+    """Dark ones stay as they are; light ones become darker, of the same hue, and no more than need be."""
+    _, axes = canvas()
+    write(axes, 1, 1, "words", color=colour)
+    shown = axes.texts[0].get_color()
+    if contrast(colour, CARD) >= 4.5:
+        assert to_hex(shown) == colour
+    else:
+        assert 4.5 <= contrast(shown, CARD) < 4.8
+        assert rgb_to_hsv(shown)[:2] == pytest.approx(rgb_to_hsv(to_rgb(colour))[:2])
 
 
 def test_an_arrow_leads_from_one_point_to_the_other():

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import matplotlib
 import pytest
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex
 
 from minimind_edu.course import figures
 from minimind_edu.course.figures import (
@@ -14,8 +14,10 @@ from minimind_edu.course.figures import (
     INK,
     ORANGE,
     LivePlot,
+    contrast,
     loss_curve,
     new_figure,
+    plain_log_ticks,
     png,
     save_figure,
     show,
@@ -52,7 +54,23 @@ def test_everything_plotted_is_inside_the_axes():
     low, high = axes.get_ylim()
     assert low < 0.05 and high > 3.5
     shown = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert shown == ["0.1", "0.2", "0.3", "0.5", "0.7", "1", "1.5", "2", "3"]
+    assert shown == ["0.05", "0.07", "0.1", "0.2", "0.3", "0.5", "0.7", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.0007, 11), (0.066, 7.5), (0.48, 7.6), (1, 7.2), (0.2, 5), (0.4, 0.6)]
+)
+def test_words_beside_a_logarithmic_axis_do_not_touch(low, high):
+    figure, axes = new_figure()
+    axes.set_yscale("log")
+    plain_log_ticks(axes, low, high)
+    figure.draw_without_rendering()
+    boxes = sorted((label.get_window_extent() for label in axes.get_yticklabels()), key=lambda one: one.y0)
+    assert all(below.y1 < above.y0 for below, above in zip(boxes, boxes[1:], strict=False))
+    shown = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(shown) >= min(4, high / low / 1.5) and all(
+        low * 0.9 <= float(text) <= high * 1.1 for text in shown
+    )
 
 
 def test_a_curve_without_floor_or_held_out_loss():
@@ -104,14 +122,13 @@ def test_figures_have_the_courses_look_and_nothing_else_changes():
 def test_ink_and_colours_stand_out_from_the_card():
     """Words are dark, and lines are darker than what lies behind them (WCAG's contrast ratio)."""
     assert len(set(COLOURS)) == len(COLOURS)
+    assert contrast(INK, CARD) > 12
+    assert min(contrast(colour, CARD) for colour in COLOURS) > 1.9
 
-    def luminance(colour):
-        parts = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in to_rgb(colour)]
-        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
 
-    assert (luminance(CARD) + 0.05) / (luminance(INK) + 0.05) > 12
-    for colour in COLOURS:
-        assert (luminance(CARD) + 0.05) / (luminance(colour) + 0.05) > 1.9
+def test_contrast_is_that_of_the_guidelines():
+    assert contrast("white", "black") == contrast("black", "white") == pytest.approx(21)
+    assert contrast(BLUE, BLUE) == 1 and contrast("#777777", "white") == pytest.approx(4.48, abs=0.005)
 
 
 def test_several_axes_and_their_options():

@@ -1,10 +1,12 @@
 """Tables of options say what the docstrings say, and tell what is left."""
 
 import dataclasses
+import re
 
 import pytest
 
 from minimind_edu.course.options import OptionTables
+from minimind_edu.stages.distill import DistillConfig
 from minimind_edu.stages.pretrain import PretrainConfig
 
 
@@ -13,6 +15,11 @@ def test_a_table_has_default_and_explanation_whole():
     assert "| `--epochs` | `4` | passes over the training data. |" in text
     assert "a straight line down; or constant. |" in text  # the entry goes on over three lines
     assert len(text.splitlines()) == 4
+
+
+def test_a_stroke_in_an_explanation_does_not_end_its_cell():
+    row = OptionTables(DistillConfig)("direction").data.splitlines()[2]
+    assert r"KL(teacher \|\| student)" in row and len(re.findall(r"(?<!\\)\|", row)) == 4
 
 
 def test_every_option_has_an_explanation_and_is_counted():
