@@ -165,6 +165,37 @@ def plain_is_faster(device: torch.device, dtype: torch.dtype, keys: int) -> bool
     return device.type == "cpu" and keys <= (512 if dtype == torch.bfloat16 else 256)
 
 
+def fused_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    dropout: float = 0.0,
+    repeats: bool = False,
+) -> Tensor:
+    """`scaled_dot_product_attention` of query heads that share key/value heads; see `plain_attention`.
+
+    Args:
+        bias: None means causal, except for a single query, which sees all keys.
+        repeats: copy keys and values to every query head first. Only the newest CUDA kernels take a mask and
+            shared heads at once; without copies, the scores of all heads would be in memory (filters in
+            PyTorch's aten/src/ATen/native/transformers/sdp_utils_cpp.h).
+    """
+    shared = key.shape[1] < query.shape[1]
+    if repeats and shared:
+        key, value = (one.repeat_interleave(query.shape[1] // one.shape[1], dim=1) for one in (key, value))
+        shared = False
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=bias,
+        is_causal=bias is None and query.shape[2] > 1,
+        dropout_p=dropout,
+        enable_gqa=shared,
+    )
+
+
 def plain_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, dropout: float = 0.0) -> Tensor:
     """softmax(q k^T / sqrt(D) + bias) v, written out (Vaswani et al., 2017, arXiv:1706.03762, equation 1).
 
@@ -196,7 +227,6 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
-        self.is_grouped = config.num_key_value_heads < config.num_attention_heads
         self.dropout = config.dropout
         query_size = config.num_attention_heads * config.head_dim
         key_size = config.num_key_value_heads * config.head_dim
@@ -226,15 +256,8 @@ class Attention(nn.Module):
         if tokens > 1 and bias is not None and plain_is_faster(x.device, query.dtype, key.shape[2]):
             mixed = plain_attention(query, key, value, bias, dropout)
         else:
-            mixed = F.scaled_dot_product_attention(
-                query,
-                key,
-                value,
-                attn_mask=bias,
-                is_causal=bias is None and tokens > 1,
-                dropout_p=dropout,
-                enable_gqa=self.is_grouped,
-            )
+            repeats = bias is not None and x.device.type == "cuda"
+            mixed = fused_attention(query, key, value, bias, dropout, repeats)
         return self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, -1))
 
 
