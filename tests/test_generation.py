@@ -6,8 +6,9 @@ from collections import Counter
 import pytest
 import torch
 import transformers
+from random_models import VOCABULARY, make_model
 
-from minimind_edu import MiniMind, ModelConfig
+from minimind_edu import MiniMind
 from minimind_edu.config import RopeScaling
 from minimind_edu.generation import (
     Sampling,
@@ -19,20 +20,6 @@ from minimind_edu.generation import (
 )
 from minimind_edu.sampling import draw_tokens
 from minimind_edu.stages.lora import apply_lora
-
-VOCABULARY = 61
-
-
-def make_model(seed=0, **changes):
-    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    torch.manual_seed(seed)
-    model = MiniMind(
-        ModelConfig(**(sizes | {"num_key_value_heads": 2, "max_position_embeddings": 64} | changes))
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(mean=float(parameter.dim() == 1), std=0.25)
-    return model.eval()
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,21 @@ import json
 import random
 
 from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 anywhere = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+# Any JSON, with what looks like JSON's own punctuation inside of strings.
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=6)
+    | st.sampled_from([",\n ", "\r\n", "[{", " "]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
 )
 
 

@@ -6,6 +6,7 @@ import tracemalloc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from random_lines import json_values
 
 from minimind_edu.config import ModelConfig
 from minimind_edu.data import reading
@@ -18,12 +19,6 @@ from minimind_edu.model.transformer import MiniMind
 from minimind_edu.tokenizer import train_fast
 
 RECORDS = [{"text": f'{n} "quoted" \\ [{{,}}] 汉\n'} for n in range(5)]
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=10,
-)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 7, 65_536])

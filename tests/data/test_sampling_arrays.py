@@ -5,7 +5,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from random_lines import anywhere, records
+from random_lines import anywhere, json_values, records
 
 from minimind_edu.data import selection
 from minimind_edu.data.errors import DataError
@@ -13,15 +13,6 @@ from minimind_edu.data.records import load_records
 from minimind_edu.data.rows import raw_records
 from minimind_edu.data.sampling import SampleConfig, sample
 
-json_values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.text(max_size=6)
-    | st.sampled_from([",\n ", "\r\n", "[{", " "]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
-    max_leaves=8,
-)
 objects = st.lists(st.dictionaries(st.text(max_size=3), json_values, max_size=3), min_size=1, max_size=20)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from random_models import make_model
 
-from minimind_edu import MiniMind, ModelConfig
 from minimind_edu.model.attention import KVCache
 from minimind_edu.model.decoding import DecodingStep, SharedPrompts, can_rearrange
 from minimind_edu.stages.lora import apply_lora
@@ -17,18 +17,6 @@ SHAPES = [
     {"use_moe": True, "moe_intermediate_size": 24, "num_shared_experts": 1},
     {"tie_word_embeddings": False},
 ]
-
-
-def make_model(**changes):
-    sizes = {"vocab_size": 61, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    torch.manual_seed(0)
-    model = MiniMind(
-        ModelConfig(**(sizes | {"num_key_value_heads": 2, "max_position_embeddings": 64} | changes))
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(mean=float(parameter.dim() == 1), std=0.25)
-    return model.eval()
 
 
 def filled_cache(model, ids, mask):

@@ -1,11 +1,10 @@
 """Distillation: the stage from a teacher's folder to a student's."""
 
 import json
-import signal
 
 import pytest
 import torch
-from small_stages import state
+from small_stages import SENTENCES, interrupted, state
 
 from minimind_edu.config import ModelConfig
 from minimind_edu.evaluation import perplexity
@@ -17,7 +16,6 @@ from minimind_edu.stages.setup import load_model, save_model
 from minimind_edu.tokenizer import train_fast
 from minimind_edu.training import CheckpointError, Interrupted, read_metrics
 
-SENTENCES = [f"person {n} likes {food}." for n in range(12) for food in ("tea", "rice", "plums")]
 DIRECTIONS = ("forward", "reverse")
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 
@@ -160,20 +158,9 @@ def test_the_cache_serves_a_second_run_without_the_teacher(world, tmp_path, monk
 def test_stopped_and_resumed(world, tmp_path, monkeypatch, top_k):
     options = {"top_k": top_k, "dropout": 0.2}
     whole = distill(settings(world, tmp_path / "whole", **options), progress=False)
-    make, calls = distill_module.white_box_loss, []
-
-    def stopping(config, teacher):
-        loss = make(config, teacher)
-
-        def counted(model, batch):
-            calls.append(1)
-            if len(calls) == 3:
-                signal.raise_signal(signal.SIGINT)
-            return loss(model, batch)
-
-        return counted
-
-    monkeypatch.setattr(distill_module, "white_box_loss", stopping)
+    monkeypatch.setattr(
+        distill_module, "white_box_loss", lambda *given: interrupted(white_box_loss(*given), call=3)
+    )
     with pytest.raises(Interrupted):
         distill(settings(world, tmp_path / "parts", **options), progress=False)
     monkeypatch.undo()

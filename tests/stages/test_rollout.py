@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from random_models import make_model as random_model
 
-from minimind_edu import MiniMind, ModelConfig
 from minimind_edu.generation import Sampling, complete
 from minimind_edu.sampling import sampling_probabilities
 from minimind_edu.stages.rollout import Sample, action_logprobs, as_batch, sample_groups
 
-VOCABULARY, STOP = 61, 3
+STOP = 3
 PROMPTS = [[5, 9, 2], [7] * 9, [1], [30, 31, 32, 33, 34]]
 SAMPLINGS = [
     Sampling(1.0),
@@ -20,15 +20,8 @@ SAMPLINGS = [
 
 
 def make_model(**changes):
-    sizes = {"vocab_size": VOCABULARY, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    torch.manual_seed(0)
-    model = MiniMind(
-        ModelConfig(**(sizes | {"num_key_value_heads": 2, "max_position_embeddings": 64} | changes))
-    )
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(mean=float(parameter.dim() == 1), std=0.25)
-    return model
+    """In training mode, as a step of training finds it."""
+    return random_model(**changes).train()
 
 
 def roll(model, sampling=SAMPLINGS[0], seed=0):
