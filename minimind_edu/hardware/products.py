@@ -119,11 +119,9 @@ def fused_attention(work: Workload) -> bool:
     """Whether the backward pass of attention computes the scores a second time.
 
     PyTorch's fused kernels on GPUs do, which is how they get by without storing them (Dao et al., 2022,
-    arXiv:2205.14135). With a mask of packed documents and grouped heads there is no fused kernel. On a CPU
-    we count the plain formula: its fused kernel has no entry in ``flop_counter`` either.
+    arXiv:2205.14135). On a CPU we count the plain formula: its fused kernel has no entry in ``flop_counter``.
     """
-    grouped = work.config.num_key_value_heads < work.config.num_attention_heads
-    return work.device == "cuda" and not (work.packed and grouped)
+    return work.device == "cuda"
 
 
 def _training_pass(work: Workload) -> Iterator[Product]:

@@ -1,7 +1,7 @@
 """The speed of a card that nobody measured for us: its peak and bandwidth, times shares reached elsewhere.
 
 A card that is sold with a peak of 71 TFLOP/s does not train at 71 TFLOP/s. The share that it reaches is no
-constant of nature, so it is taken from runs that others reported, and each of them is predicted from the others
+constant of nature, so it is taken from runs that others reported, each of which is predicted from the others
 to see how far such an estimate can be trusted.
 """
 

@@ -85,8 +85,8 @@ def real_step(work: Workload, folder: str | Path = "out/none", seed: int = 0) ->
         second.to(run.device)
     if work.stage == "grpo":
         return RealStep(run, lambda: _rollout(work, run, second), second)
-    batches = [_batch(work) for _ in range(work.accumulation_steps)]
-    return RealStep(run, lambda: batches, second)
+    # New tokens in every step: to a mixture of experts the same ones again would be blocks of known sizes.
+    return RealStep(run, lambda: [_batch(work) for _ in range(work.accumulation_steps)], second)
 
 
 class _NoRows:

@@ -13,7 +13,6 @@ import torch
 
 from minimind_edu.config import ModelConfig
 from minimind_edu.hardware.products import (
-    MUON_STEPS,
     is_adapted,
     linear_layers,
     scored_positions,
@@ -27,8 +26,9 @@ ADAMW_BYTES = (
     28 + 12
 )  # weight, gradient and two moments read, three written; and clipping: norm, then scaling
 MUON_BYTES = 60  # the same with one moment, and the update on its way through bfloat16
-LOGITS_BACKWARD = {"distill": 5, "grpo": 4}  # passes over logits, of 4 bytes; 4 in other stages
-LOGITS_FORWARD = {"distill": 16, "grpo": 9}
+LOGITS_BACKWARD = {"distill": 14, "grpo": 4}  # passes over logits, of 4 bytes; 4 in other stages
+LOGITS_FORWARD = {"distill": 27, "grpo": 9}
+LOSS_KERNELS = {"dpo": 87, "distill": 46, "reason": 9, "grpo": 100}  # more than a cross-entropy has
 SAMPLING_BYTES = 80  # for each token of the vocabulary and each token that is written
 
 
@@ -41,6 +41,7 @@ class Passes:
         keys: how many keys each position sees; 0 where a fused kernel keeps the scores to itself.
         forward, backward: how many of each.
         itemsize: bytes of a result of a matrix product.
+        frozen: whether the norms' weights get no gradient, as with LoRA.
         decoding: whether they read one token a row, which needs fewer kernels.
     """
 
@@ -50,6 +51,7 @@ class Passes:
     forward: float
     backward: float
     itemsize: int
+    frozen: bool = False
     decoding: bool = False
 
 
@@ -67,7 +69,7 @@ def passes(work: Workload) -> list[Passes]:
     """All passes of a step."""
     size, steps, keys = itemsize(work), work.accumulation_steps, work.seq_len if is_plain(work) else 0
     again = 1 if work.gradient_checkpointing else 0
-    found = [Passes(work.config, work.tokens, keys, steps * (1 + again), steps, size)]
+    found = [Passes(work.config, work.tokens, keys, steps * (1 + again), steps, size, bool(work.rank))]
     if work.stage == "distill":
         found.append(Passes(work.teacher, work.tokens, keys, steps, 0, size))
     if work.reference and work.stage == "grpo":
@@ -111,8 +113,12 @@ def _of_pass(one: Passes) -> Counter[str]:
     layers = config.num_hidden_layers * one.tokens
     turned = (config.num_attention_heads + config.num_key_value_heads) * config.head_dim
     normed = config.qk_norm
-    width = config.hidden_size * ((88 if size == 2 else 80) * one.forward + 255 * one.backward)
-    heads = turned * ((36 + 38 * normed) * one.forward + (62 + 102 * normed) * one.backward)
+    width = config.hidden_size * (
+        (88 if size == 2 else 80) * one.forward + (195 if one.frozen else 255) * one.backward
+    )
+    heads = turned * (
+        (36 + 38 * normed) * one.forward + (62 + (72 if one.frozen else 102) * normed) * one.backward
+    )
     pairs, inner = 1.0, float(config.intermediate_size)
     if config.use_moe:
         pairs = config.num_experts_per_tok + config.num_shared_experts
@@ -189,23 +195,26 @@ def kernels_by_kind(work: Workload) -> dict[str, float]:
     for one in passes(work):
         kind = "writing" if one.decoding else "training"
         found[kind] += one.config.num_hidden_layers * _kernels_of_block(one)
-    # Each tensor is visited by zeroing, the norm, the scaling and the update.
-    matrices = len(trained_matrices(work))
-    found["training"] += matrices * (3 * MUON_STEPS + 15 if work.optimizer == "muon" else 3)
-    found["training"] += work.accumulation_steps * 60
-    found["writing"] += work.new_tokens * 40
+    matrices, steps = len(trained_matrices(work)), work.accumulation_steps
+    if work.optimizer == "muon":
+        found["training"] += 23 * matrices
+    if steps > 1:  # from the second pass on, gradients are added to those that are there
+        tensors = matrices + work.config.num_hidden_layers * (2 + 2 * work.config.qk_norm) * (not work.rank)
+        found["training"] += (steps - 1) * tensors
+    found["training"] += 14 + steps * (LOSS_KERNELS.get(work.stage, 0) + (60 if itemsize(work) == 2 else 54))
+    found["writing"] += 47 * work.new_tokens
     return found
 
 
 def _kernels_of_block(one: Passes) -> float:
-    config, short = one.config, one.itemsize == 2
+    """Operations of a block as PyTorch's dispatcher counts them, views left out."""
+    config, short, normed = one.config, one.itemsize == 2, one.config.qk_norm
     experts = config.num_experts + config.num_shared_experts if config.use_moe else 0
     if one.decoding:
-        return one.forward * (28 + (30 + 6 * experts if experts else 0))
-    norms = config.qk_norm
-    forward = 34 + 12 * norms + (11 + 4 * norms) * short
-    backward = 70 + 28 * norms + (17 + 4 * norms) * short
+        return one.forward * (60 + (35 + 5 * experts if experts else 0))
+    forward = 34 + 12 * normed + (11 + 4 * normed) * short
+    backward = 71 + 28 * normed + (17 + 4 * normed) * short
     if experts:
-        forward += 35 + experts * (5 + 4 * short)
-        backward += 40 + experts * (11 + 6 * short)
+        forward += 25 + 5 * experts + 3 * (experts - 1) * short
+        backward += 21 + 10 * experts + 3 * (experts + 1) * short
     return one.forward * forward + one.backward * backward
