@@ -77,7 +77,12 @@ COMMANDS = {
         _MEASURING, "EvalConfig", "run_eval_perplexity", "loss on text, against its floor if known"
     ),
     "eval answers": Command(_MEASURING, "EvalAnswersConfig", "run_eval_answers", "exact match on questions"),
-    "bench": Command(_MEASURING, "BenchConfig", "run_bench", "training speed on this machine"),
+    "bench": Command(
+        f"{__name__}.bench", "BenchCommandConfig", "run_bench", "measure this machine, or a step on it"
+    ),
+    "hardware": Command(
+        f"{__name__}.hardware", "HardwareConfig", "run_hardware", "will it fit, and how long will it take?"
+    ),
     "course build": Command(_BUILD, "BuildConfig", "build", "execute chapters from their sources", "chapter"),
     "course sweep": Command(_SWEEPS, "SweepConfig", "sweep", "run a chapter's long experiments", "chapter"),
 }

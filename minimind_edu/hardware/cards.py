@@ -55,6 +55,11 @@ LAPTOPS = "NVIDIA, Compare GeForce laptops; https://www.nvidia.com/en-us/geforce
 DERIVED = "tensor rate from SMs x 512 FLOPs x boost clock, the ratio of the white paper's other cards"
 
 
+def in_words(amount: float) -> str:
+    """Bytes: ``5.1 GB`` (of 2^30 bytes, as drivers count them) or ``312 MB``."""
+    return f"{amount / GIB:.1f} GB" if amount >= GIB else f"{amount / 2**20:.0f} MB"
+
+
 @dataclass(frozen=True)
 class Price:
     """What an hour of a card cost somewhere: yuan, who said so, and when."""
