@@ -52,11 +52,14 @@ class RealStep:
         return self.run.take_step([([], batch) for batch in self.window()], LEARNING_RATE)
 
 
-def real_step(work: Workload, folder: str | Path = "out/none", seed: int = 0) -> RealStep:
+def real_step(
+    work: Workload, folder: str | Path = "out/none", seed: int = 0, run_class: type[Run] = Run
+) -> RealStep:
     """Build model, loss, optimizer and batches of a workload.
 
     Args:
         folder: what the run believes to be its folder; nothing is written.
+        run_class: the loop's, or one derived from it.
 
     Raises:
         ValueError: the device cannot train in the workload's dtype, or a row is longer than the model reads.
@@ -80,13 +83,13 @@ def real_step(work: Workload, folder: str | Path = "out/none", seed: int = 0) ->
         accumulation_steps=work.accumulation_steps,
         max_steps=10**9,
     )
-    run = Run(model, _loss(work, second), _NoRows(), settings, None, "")
+    run = run_class(model, _loss(work, second), _NoRows(), settings, None, "")
     if second is not None:
         second.to(run.device)
     if work.stage == "grpo":
         return RealStep(run, lambda: _rollout(work, run, second), second)
     # New tokens in every step: to a mixture of experts the same ones again would be blocks of known sizes.
-    return RealStep(run, lambda: [_batch(work) for _ in range(work.accumulation_steps)], second)
+    return RealStep(run, lambda: [random_batch(work) for _ in range(work.accumulation_steps)], second)
 
 
 class _NoRows:
@@ -117,7 +120,7 @@ def _loss(work: Workload, second: nn.Module | None) -> LossFunction:
     return causal_lm_loss
 
 
-def _batch(work: Workload) -> Batch:
+def random_batch(work: Workload) -> Batch:
     """Random tokens; the last positions of each row are labelled."""
     rows, length = work.rows, work.seq_len
     ids = torch.randint(work.config.vocab_size, (rows, length))
