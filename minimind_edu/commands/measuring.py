@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from minimind_edu.commands.loading import load
 from minimind_edu.data.world.files import default_file
 from minimind_edu.evaluation import answer_questions, exact_match, perplexity
-from minimind_edu.hardware.speed import BenchConfig, bench
 from minimind_edu.stages.setup import progress_callback
 
 
@@ -57,8 +56,3 @@ def run_eval_answers(config: EvalAnswersConfig) -> None:
     for group, score in {**exact_match(answers), **exact_match(answers, *columns)}.items():
         named = ", ".join(f"{name} {value}" for name, value in zip(columns, group, strict=False))
         print(f"exact match {score:.3f}  {named or 'all'}")
-
-
-def run_bench(config: BenchConfig) -> None:
-    result = bench(config, report=lambda line: print(line, flush=True))
-    print(result.summary())

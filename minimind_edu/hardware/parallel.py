@@ -12,7 +12,8 @@ import os
 import tempfile
 import time
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from datetime import timedelta
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from minimind_edu.training import Batch
 from minimind_edu.training.loop import Run
 
 FLOAT = 4  # bytes: weights, gradients and both moments of AdamW are float32
+PATIENCE = 60  # seconds in which a step, or the meeting of the workers, has to be over
 STAGES = (0, 1, 2, 3)  # of ZeRO; 0 is plain data parallel
 
 
@@ -135,13 +137,17 @@ def train_parallel(work: Workload, workers: int = 2, steps: int = 4, seed: int =
             processes[-1].start()
             theirs.close()
             pipes.append(ours)
+        answers: dict[int, dict] = {}
         try:
-            answers = [_receive(pipe) for pipe in pipes]
+            while len(answers) < workers:  # whoever fails says so first, while the others still wait for it
+                silent = [pipe for rank, pipe in enumerate(pipes) if rank not in answers]
+                for pipe in wait(silent):
+                    answers[pipes.index(pipe)] = _receive(pipe)
         finally:
             for process in processes:
                 process.terminate()
                 process.join()
-    slowest = tuple(max(times) for times in zip(*(one["seconds"] for one in answers), strict=True))
+    slowest = tuple(max(times) for times in zip(*(one["seconds"] for one in answers.values()), strict=True))
     first = answers[0]
     return ParallelResult(
         workers, slowest, first["waited"] / steps, first["counted"] / steps, torch.tensor(first["weights"])
@@ -165,7 +171,15 @@ def _work(
     try:
         torch.set_num_threads(1)
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # this machine only
-        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=workers)
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{meeting}",
+            rank=rank,
+            world_size=workers,
+            timeout=timedelta(
+                seconds=PATIENCE
+            ),  # of every exchange: if another worker dies, this one ends too
+        )
         step = real_step(work, seed=seed, run_class=ParallelRun)
         seconds = []
         for number in range(steps):

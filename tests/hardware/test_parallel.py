@@ -1,9 +1,12 @@
 """Two processes that exchange gradients come to the weights of one; what they send is counted."""
 
+import time
+
 import pytest
 import torch
 
 from minimind_edu.config import ModelConfig
+from minimind_edu.hardware import parallel
 from minimind_edu.hardware.parallel import (
     ParallelResult,
     bytes_kept,
@@ -67,6 +70,19 @@ def test_two_processes_come_to_the_weights_of_one_with_twice_the_batch():
 def test_the_speedup_compares_the_shortest_steps():
     one, two = (ParallelResult(1, steps, 0.0, 0.0, torch.zeros(1)) for steps in ((2.0, 1.0), (0.5, 3.0)))
     assert speedup(one, two) == 2
+
+
+def test_a_worker_that_fails_ends_them_all_at_once(monkeypatch):
+    """The second finds no rows of its own; the first would wait for it in the exchange."""
+    monkeypatch.setattr(parallel, "_work", fail_as_second)
+    with pytest.raises(ValueError, match="ended early"):
+        train_parallel(WORK, 2, steps=1)
+
+
+def fail_as_second(work, rank, *others):
+    if rank == 1:
+        raise SystemExit(1)
+    time.sleep(600)
 
 
 @pytest.mark.parametrize(
