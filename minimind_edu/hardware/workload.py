@@ -16,7 +16,7 @@ STAGES: tuple[str, ...] = get_args(Stage)
 
 # Share of a row's positions that have a label, so that the head computes logits for them, where a workload
 # does not say: measured on the embedded world's files (`tests/hardware` compares).
-LABELLED = {"pretrain": 1.0, "sft": 0.3, "lora": 0.3, "dpo": 0.5, "distill": 1.0, "reason": 0.8}
+LABELLED = {"pretrain": 1.0, "sft": 0.22, "lora": 0.5, "dpo": 0.28, "distill": 1.0, "reason": 0.7}
 
 
 @dataclass(frozen=True)
