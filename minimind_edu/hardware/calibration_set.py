@@ -40,10 +40,11 @@ _ON_CPU: dict[str, tuple[ModelConfig, int, int, dict[str, object]]] = {
     "long": (_shape(192, 2, 3, 1, 1600), 2, 768, {}),
     "experts": (_shape(128, 4, 2, 1, 1600, **_EXPERTS), 8, 128, {}),
     "checkpointed": (_shape(256, 2, 4, 1, 4000), 4, 192, {"gradient_checkpointing": True}),
-    "muon": (_shape(256, 4, 4, 2, 1600), 4, 64, {"optimizer": "muon", "accumulation_steps": 2}),
+    "muon": (_shape(256, 2, 4, 2, 1600), 4, 64, {"optimizer": "muon", "accumulation_steps": 2}),
     "adapter": (_shape(320, 3, 5, 1, 1600), 6, 96, {"stage": "lora", "rank": 8}),
     "teacher": (_shape(128, 2, 2, 2, 6400), 8, 96, {"stage": "distill"}),
-    "answers": (_shape(192, 3, 3, 1, 2000), 16, 96, {"stage": "grpo", "new_tokens": 48}),
+    "answers": (_shape(256, 3, 4, 1, 2000), 16, 96, {"stage": "grpo", "new_tokens": 48}),
+    "answers, narrow": (_shape(96, 4, 2, 1, 500), 4, 80, {"stage": "grpo", "new_tokens": 48}),
 }
 
 _ON_GPU: dict[str, tuple[ModelConfig, int, int, dict[str, object]]] = {
@@ -65,6 +66,7 @@ _ON_GPU: dict[str, tuple[ModelConfig, int, int, dict[str, object]]] = {
     "adapter": (ModelConfig.preset("minimind2-small"), 16, 340, {"stage": "lora", "rank": 8}),
     "teacher": (ModelConfig.preset("minimind2-small"), 8, 340, {"stage": "distill"}),
     "answers": (ModelConfig.preset("minimind2-small"), 32, 128, {"stage": "grpo", "new_tokens": 64}),
+    "answers, narrow": (_shape(128, 6, 2, 1, 500), 8, 128, {"stage": "grpo", "new_tokens": 64}),
 }
 
 

@@ -19,7 +19,14 @@ SINGLE = math.log(2.0)  # range of an estimate from one run, whose scatter nobod
 
 _DTYPES = ("float32", "bfloat16", "float16")
 FLOPS = tuple(f"{kind} {dtype}" for kind in ("products", "attention", "fused attention") for dtype in _DTYPES)
-BYTES = ("elementwise", "logits", "weights", "operands", *(f"scores {dtype}" for dtype in _DTYPES))
+BYTES = (
+    "elementwise",
+    "logits",
+    "weights",
+    "operands",
+    "operands in writing",
+    *(f"scores {dtype}" for dtype in _DTYPES),
+)
 CALLS = ("calls in training", "calls in writing", "steps")
 
 

@@ -39,10 +39,10 @@ def amounts(work: Workload) -> dict[str, float]:
 
     Returns:
         FLOPs of ``products`` (linear layers), ``attention`` and ``fused attention``, each by dtype;
-        ``operands``: bytes of the matrices that go into products and come out of them; bytes of
-        ``elementwise`` work, of ``scores`` by dtype and of ``logits`` (softmaxes), of ``weights`` (their
-        update and conversion); ``calls in training`` and ``calls in writing``, of kernels; ``steps``: 1, for
-        what every step does once.
+        ``operands``: bytes of the matrices that go into products and come out of them, and ``operands in
+        writing``, where one token a row meets whole matrices; bytes of ``elementwise`` work, of ``scores`` by
+        dtype and of ``logits`` (softmaxes), of ``weights`` (their update and conversion); ``calls in
+        training`` and ``calls in writing``, of kernels; ``steps``: 1, for what every step does once.
     """
     found: Counter[str] = Counter()
     plain = is_plain(work)
@@ -53,7 +53,8 @@ def amounts(work: Workload) -> dict[str, float]:
         kind = "fused attention" if fused else "attention" if one.part == "attention" else "products"
         found[f"{kind} {dtype}"] += one.flops * one.runs
         if not fused:
-            found["operands"] += operands * (4 if dtype == "float32" else 2)
+            written = "operands in writing" if one.phase == "rollout" and one.times > 1 else "operands"
+            found[written] += operands * (4 if dtype == "float32" else 2)
     moved = traffic(work)
     found["elementwise"] += moved["activations"]
     found[f"scores {work.dtype}"] += moved["scores"]
