@@ -124,3 +124,37 @@ def test_what_the_machine_can_do_at_best():
     started = time.perf_counter()
     left @ left
     assert 2 * 512**3 / (time.perf_counter() - started) < 3 * found["float32"]
+
+
+def test_on_a_gpu_the_card_is_waited_for_and_asked(monkeypatch):
+    """No GPU here: the calls that such a run makes are watched."""
+    calls = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: calls.append("wait"))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 7)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda share: calls.append(share))
+    work = SMALL.replace(device="cuda")
+    measure._wait(work)
+    measure._wait(SMALL)
+    assert calls == ["wait"] and measure._peak_memory(work) == 7
+    assert row_for(Timed(work, (1.0,)), 1.0, threads=8).threads == 1
+
+    class Pipe:
+        """Asks for one turn of the only workload, then for the memory."""
+
+        asked, answers = [0, None], []
+
+        def send(self, answer):
+            self.answers.append(answer)
+
+        def recv(self):
+            return self.asked.pop(0)
+
+    calls.clear()
+    # The step itself runs on the CPU, since the model is built there; the rest goes the way of a card.
+    from minimind_edu.hardware import steps
+
+    built = steps.real_step(SMALL)
+    monkeypatch.setattr(steps, "real_step", lambda work: built)
+    measure._work([work], 1, 0.25, Pipe())
+    assert calls == [0.25] + ["wait"] * 2 * measure.STEPS
+    assert Pipe.answers[0] == 0 and len(Pipe.answers[1]) == measure.STEPS and Pipe.answers[2] == 7
