@@ -31,7 +31,9 @@ def _bandits(generator: torch.Generator) -> list[tuple]:
         reference = torch.rand(size, generator=generator) + 0.1
         rewards = torch.randn(size, generator=generator)
         cases.append((reference / reference.sum(), rewards, _uniform(generator, 0.4, 0.8)))
-    cases.append((torch.tensor([0.5, 0.3, 0.2]), torch.tensor([300.0, 0.0, -300.0]), 0.5))
+    few = torch.tensor([0.5, 0.3, 0.2])
+    # Rewards far too large for exp, of which the second case's best two differ by little.
+    cases += [(few, torch.tensor(rewards), 0.5) for rewards in ([300.0, 0.0, -300.0], [99.5, 100.0, 0.0])]
     return cases
 
 
@@ -53,6 +55,11 @@ def _not_normalised(reference: Tensor, rewards: Tensor, beta: float) -> Tensor:
 
 def _overflows(reference: Tensor, rewards: Tensor, beta: float) -> Tensor:
     weights = reference * (rewards / beta).exp()
+    return weights / weights.sum()
+
+
+def _capped(reference: Tensor, rewards: Tensor, beta: float) -> Tensor:
+    weights = reference * (rewards / beta).clamp(max=80).exp()
     return weights / weights.sum()
 
 
@@ -168,6 +175,14 @@ def _stays_finite(attempt: Callable, generator: torch.Generator) -> bool:
     return bool(torch.isfinite(given).all()) and abs(float(given[0]) - 1000) < 1
 
 
+def _pulls(attempt: Callable, generator: torch.Generator) -> bool:
+    """Where policy and reference agree: the chosen answer is pulled up by beta / 2, the rejected one down."""
+    policy = _pairs(generator)[0][0].requires_grad_()
+    loss = attempt(policy, policy.detach().clone(), 0.3).sum()
+    pull = torch.autograd.grad(loss, policy)[0]
+    return bool((pull - 0.15 * torch.tensor([-1.0, 1.0])).abs().max() < 1e-4)
+
+
 def _only_differences_matter(attempt: Callable, generator: torch.Generator) -> bool:
     policy, reference, beta = _pairs(generator)[0]
     moved = attempt(policy - 7, reference, beta)
@@ -186,6 +201,10 @@ EXERCISES = (
             Mistake("the weights still have to be divided by their sum", _not_normalised),
             Mistake(
                 "right where rewards are small; large ones overflow, so stay with logarithms", _overflows
+            ),
+            Mistake(
+                "a limit makes large rewards equal; instead use that only differences of rewards count",
+                _capped,
             ),
             Mistake("take the logarithm of the reference before you add the reward to it", _reference_added),
             Mistake("this forgets KL: all probability went to the best answer", _takes_the_best),
@@ -225,6 +244,11 @@ EXERCISES = (
             Property("a pair far on the wrong side should have a large, finite loss", _stays_finite),
             Property(
                 "adding a constant to both log-probabilities should change nothing", _only_differences_matter
+            ),
+            Property(
+                "nothing is learned from this loss: the policy gets no gradient, or a wrong one",
+                _pulls,
+                always=True,
             ),
         ),
     ),

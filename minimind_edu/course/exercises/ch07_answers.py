@@ -32,6 +32,7 @@ def _answers(generator: torch.Generator) -> list[tuple]:
         labels = torch.randint(1, size, (batch, length), generator=generator)
         labels[:, :2] = -100  # the prompt
         labels[0, -2:] = -100  # padding: the answers have different lengths
+        labels[1, 3] = 0  # a token like any other
         cases.append((logits, labels))
     return cases
 
@@ -70,6 +71,10 @@ def _padding_scored(logits: Tensor, labels: Tensor) -> Tensor:
     return _each(logits[:, :-1], labels[:, 1:].clamp(min=0)).sum(dim=-1)
 
 
+def _token_0_left_out(logits: Tensor, labels: Tensor) -> Tensor:
+    return answer_logprobs(logits, labels.masked_fill(labels == 0, -100))
+
+
 def _losses(logits: Tensor, labels: Tensor) -> Tensor:
     return -answer_logprobs(logits, labels)
 
@@ -106,6 +111,13 @@ def _ignores_what_is_not_labelled(attempt: Callable, generator: torch.Generator)
     other = logits.clone()
     other[:, [0, 3, 4]] = torch.randn(1, 3, 6, generator=generator)
     return abs(float(attempt(logits, labels)[0] - attempt(other, labels)[0])) < 1e-5
+
+
+def _has_a_gradient(attempt: Callable, generator: torch.Generator) -> bool:
+    """The logit of a labelled token is pulled up, by 1 minus its probability."""
+    logits = torch.zeros(1, 3, 4, requires_grad=True)
+    pull = torch.autograd.grad(attempt(logits, torch.tensor([[-100, -100, 3]])).sum(), logits)[0]
+    return abs(float(pull[0, 1, 3]) - 0.75) < 1e-4
 
 
 # -------------------------------------------------------------------------------------------------- win_rate
@@ -205,6 +217,7 @@ ANSWER_EXERCISES = (
             Mistake("one number for each row is wanted, not one for the batch", _of_the_batch),
             Mistake("these are the single tokens; add them up in each row", _per_token),
             Mistake("places labelled -100 were scored as if token 0 came there", _padding_scored),
+            Mistake("token 0 is a token like any other: only -100 says that none counts", _token_0_left_out),
             Mistake("log-probabilities are negative: this is the loss", _losses),
             Mistake("stay with logarithms: the probability of an answer is far too small", _probabilities),
             Mistake("add logarithms of probabilities, not probabilities", _probabilities_added),
@@ -217,6 +230,11 @@ ANSWER_EXERCISES = (
             ),
             Property(
                 "positions whose next token has no label should not matter", _ignores_what_is_not_labelled
+            ),
+            Property(
+                "a model could not be trained with it: the logits get no gradient, or a wrong one",
+                _has_a_gradient,
+                always=True,
             ),
         ),
     ),

@@ -1,6 +1,8 @@
 """The exercises of chapter 7 agree with the package, and unforeseen wrong answers get a fitting hint."""
 
+import pytest
 import torch
+import torch.nn.functional as F
 
 from minimind_edu import evaluation
 from minimind_edu.course.exercises import exercise
@@ -45,3 +47,20 @@ def test_the_evaluations_rule_is_the_exercises():
     turned = [scores[-1], *scores[:-1]]
     rate = evaluation.win_rate(answers, [answers[-1], *answers[:-1]]).rate
     assert exercise("ch07.win_rate").solution(scores, turned) == rate
+
+
+def test_a_loss_without_a_gradient_does_not_pass():
+    """Its values are right, but nobody could train with it."""
+    loss = exercise("ch07.dpo_loss")
+    assert "gradient" in examine(loss, lambda p, r, beta: dpo_loss(p, r, beta).detach(), 0)
+    assert "gradient" in examine(loss, lambda p, r, beta: dpo_loss(p.detach() - r, 0 * r, beta), 0)
+    in_another_style = lambda p, r, beta: F.softplus(-beta * ((p - r)[:, 0] - (p - r)[:, 1]))  # noqa: E731
+    assert examine(loss, in_another_style, 0) == "passed"
+
+
+@pytest.mark.parametrize("limit", [80.0, 60.0, 150.0])
+def test_a_limit_on_rewards_is_not_enough(limit):
+    def capped(reference, rewards, beta):
+        return (reference.log() + (rewards / beta).clamp(max=limit)).softmax(0)
+
+    assert examine(exercise("ch07.best_policy"), capped, 0).startswith("hint:")

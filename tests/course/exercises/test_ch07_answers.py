@@ -32,5 +32,8 @@ def test_unforeseen_answers_get_a_hint_that_fits():
     logprobs, rate = exercise("ch07.answer_logprobs"), exercise("ch07.win_rate")
     assert "each row" in examine(logprobs, lambda logits, labels: logits.log_softmax(-1)[:, :, 0], 0)
     assert "one half" in examine(rate, lambda ours, theirs: 1.0, 0)
+    assert "gradient" in examine(logprobs, lambda *given: answer_logprobs(*given).detach(), 0)
+    positive = lambda logits, labels: answer_logprobs(logits, labels.where(labels > 0, -100))  # noqa: E731
+    assert "token 0" in examine(logprobs, positive, 0)
     totals = lambda ours, theirs: 1.0 if sum(ours, ()) > sum(theirs, ()) else 0.5  # noqa: E731
     assert examine(rate, totals, 0).startswith("hint:")
