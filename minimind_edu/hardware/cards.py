@@ -271,7 +271,7 @@ def _all_words(card: Card) -> set[str]:
 
 
 def this_machine() -> Card:
-    """The reader's own: the first graphics card that CUDA offers, or the CPU."""
+    """The reader's own: the first graphics card that CUDA offers, or the CPU. Apple's GPUs have no model."""
     return _this_gpu() if torch.cuda.is_available() else this_cpu()
 
 

@@ -206,7 +206,7 @@ class Verdict:
         return text
 
 
-def shapes_about(params: str, within: float = 0.01) -> list[ModelConfig]:
+def shapes_about(params: str, within: float = 0.005) -> list[ModelConfig]:
     """Shapes by the families' rules with about so many million parameters."""
     wanted = float(params) * 1e6
     return [shape for _, shape in family_shapes() if abs(count_parameters(shape) / wanted - 1) <= within]

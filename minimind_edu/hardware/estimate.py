@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 
 from minimind_edu.config import ModelConfig
-from minimind_edu.hardware.cards import Card, Price, find_card, in_words
+from minimind_edu.hardware.cards import Card, Price, find_card
 from minimind_edu.hardware.flops import flops
 from minimind_edu.hardware.memory import Memory, memory
 from minimind_edu.hardware.reported import FILES, DataFile
 from minimind_edu.hardware.speeds import KnownSpeed, step_time
 from minimind_edu.hardware.timing import Seconds
+from minimind_edu.hardware.wording import about_memory, about_time
 from minimind_edu.hardware.workload import STAGES, Workload
 from minimind_edu.stages.distill import DistillConfig
 from minimind_edu.stages.dpo import DPOConfig
@@ -147,7 +148,7 @@ class Estimate:
 
     def summary(self) -> str:
         """A few lines of text."""
-        return "\n".join([*_about_memory(self), *_about_time(self)])
+        return "\n".join([*about_memory(self), *about_time(self)])
 
 
 def estimate(
@@ -309,61 +310,3 @@ def largest_batch(work: Workload, card: Card, most: int = MOST_ROWS) -> int:
         else:
             bad, over = place, here
     return good
-
-
-# -- text --------------------------------------------------------------------------------------------------
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    for unit, size in (("days", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if seconds >= 2 * size or unit == "s":
-            value = seconds / size
-            return f"{value:.0f} {unit}" if value >= 20 else f"{value:.{1 if value >= 1 else 3}f} {unit}"
-    raise ValueError(f"not a time: {seconds}")
-
-
-def _about_memory(one: Estimate) -> list[str]:
-    have, need = in_words(one.card.usable), in_words(one.memory.total)
-    if one.fits:
-        first = f"fits: needs {need} of {have}; the largest batch is {one.largest_batch}"
-    elif one.largest_batch:
-        first = f"does not fit: needs {need} of {have}; the largest batch is {one.largest_batch}"
-    else:
-        first = f"does not fit: needs {need} of {have}, and even one row is too much"
-    parts = sorted(((size, name) for name, size in one.memory.parts.items() if size), reverse=True)
-    listed = ", ".join(f"{name.replace('_', ' ')} {in_words(size)}" for size, name in parts)
-    return [first, f"most in use during the {one.moment}: {listed}"]
-
-
-def _about_time(one: Estimate) -> list[str]:
-    if one.step_seconds is None:
-        return [f"time {one.source}"]
-    low, mid, high = one.step_seconds
-    per_second = flops(one.work).tokens / mid
-    lines = [
-        f"a step: {duration(mid)} ({duration(low)} to {duration(high)}), "
-        f"{per_second:,.0f} tokens a second, {one.flops_per_token / 1e9:.2f} GFLOP a token"
-    ]
-    if one.hours is not None:
-        low, mid, high = one.hours
-        times = f"{duration(mid * 3600)} ({duration(low * 3600)} to {duration(high * 3600)})"
-        lines.append(f"{_amount(one)}: {times}")
-    if one.cost is not None:
-        low, mid, high = one.cost
-        said = f"{one.price.yuan:g} yuan an hour ({one.price.source}{_comma(one.price.date)})"
-        lines.append(f"cost: {mid:.2f} yuan ({low:.2f} to {high:.2f}), at {said}")
-    return [*lines, f"time {one.source}"]
-
-
-def _amount(one: Estimate) -> str:
-    unit = {"dpo": "pairs", "grpo": "prompts"}.get(one.work.stage, "rows")
-    padding = "padding unknown" if one.padding is None else f"{one.padding:.0%} padding"
-    epochs = "1 epoch" if one.epochs == 1 else f"{one.epochs} epochs"
-    return (
-        f"{epochs} of {one.rows:,} {unit} x {one.work.seq_len} ({one.tokens / 1e6:,.1f}M tokens, {padding})"
-    )
-
-
-def _comma(text: str) -> str:
-    return f", {text}" if text else ""

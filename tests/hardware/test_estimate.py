@@ -9,7 +9,6 @@ from minimind_edu.hardware import speeds
 from minimind_edu.hardware.cards import CARDS, GIB, Card, find_card
 from minimind_edu.hardware.estimate import (
     FULL_SIZE,
-    duration,
     estimate,
     estimate_work,
     largest_batch,
@@ -20,6 +19,7 @@ from minimind_edu.hardware.estimate import (
 from minimind_edu.hardware.flops import flops
 from minimind_edu.hardware.memory import memory
 from minimind_edu.hardware.reported import REPORTED, known_runs
+from minimind_edu.hardware.wording import duration
 from minimind_edu.hardware.workload import STAGES, Workload
 
 EDU = ModelConfig.preset("edu")
@@ -60,6 +60,8 @@ def test_the_published_file_is_known_by_its_rows():
     found = estimate("minimind-3", card="3090", rows=1_270_238)
     assert found.work.seq_len == 340 and found.padding == pytest.approx(0.236, abs=0.001)
     assert "24% padding" in found.summary() and "1,270,238 rows" in found.summary()
+    packed = duration(found.hours[1] * 3600 * 0.33e9 / (1_270_238 * 340))
+    assert f"the same texts take {packed}" in found.summary()
     assert estimate("minimind-3", card="3090", rows=1_270_238, seq_len=256).padding is None
     assert estimate("minimind-3", "sft", card="3090", rows=1_270_238).work.seq_len == 512
 
