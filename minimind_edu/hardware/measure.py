@@ -1,8 +1,8 @@
 """Measuring steps: one workload, or in a minute a set of them that says what a machine costs.
 
 Workloads run in a process of their own and take turns there, a few steps each: what disturbs a shared machine
-for a while then disturbs all of them a little instead of one of them much. Of a workload's steps the shortest
-counts for the fit, since a disturbance only ever adds time, and the median is what users see.
+for a while then disturbs all of them a little instead of one of them much. A workload's time is the median of
+its steps.
 """
 
 import importlib.metadata
@@ -198,7 +198,7 @@ class Calibration:
     """What a minute of measuring found out about a machine.
 
     Attributes:
-        rows: one for each workload, its seconds those of the shortest step.
+        rows: one for each workload.
         speed: the costs fitted on them.
         date, machine, threads: as in the rows.
     """
@@ -233,7 +233,7 @@ def calibrate(
     """
     works = calibration_works(device, dtypes)
     timed = time_steps(works, rounds, threads, None, progress)
-    rows = tuple(row_for(replace(one, memory=0), one.least, threads) for one in timed)
+    rows = tuple(row_for(replace(one, memory=0), one.median, threads) for one in timed)
     source = f"{len(rows)} workloads measured on {rows[0].date}"
     return Calibration(rows, fit_speed(rows, rows[0].machine, source))
 

@@ -135,5 +135,9 @@ def read_rows(path: Path) -> list[MeasuredRow]:
 
 
 def measured_rows(folder: Path = ROWS_FOLDER) -> list[MeasuredRow]:
-    """All rows that are committed with the package, in the order of the files' names."""
-    return [row for path in sorted(folder.glob("*.jsonl")) for row in read_rows(path)]
+    """All rows of steps that are committed with the package, in the order of the files' names.
+
+    `memory.jsonl` holds peaks of memory alone, which `memory` was compared with.
+    """
+    files = [path for path in sorted(folder.glob("*.jsonl")) if path.name != "memory.jsonl"]
+    return [row for path in files for row in read_rows(path)]

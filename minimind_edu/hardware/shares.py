@@ -27,7 +27,7 @@ BYTES = (
     "operands in writing",
     *(f"scores {dtype}" for dtype in _DTYPES),
 )
-CALLS = ("calls in training", "calls in writing", "steps")
+CALLS = ("calls in training", "calls in writing", "new shapes", "steps")
 
 
 class CardRow(Protocol):

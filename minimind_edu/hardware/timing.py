@@ -18,7 +18,7 @@ import numpy as np
 
 from minimind_edu.hardware.fitting import fit_costs, left_out
 from minimind_edu.hardware.products import Product, products
-from minimind_edu.hardware.traffic import is_plain, kernels_by_kind, traffic
+from minimind_edu.hardware.traffic import is_plain, kernels_by_kind, new_shapes, traffic
 from minimind_edu.hardware.workload import Workload
 
 COVERED = 0.85  # share of rows, each left out of the fit, that the range is to hold
@@ -42,7 +42,8 @@ def amounts(work: Workload) -> dict[str, float]:
         ``operands``: bytes of the matrices that go into products and come out of them, and ``operands in
         writing``, where one token a row meets whole matrices; bytes of ``elementwise`` work, of ``scores`` by
         dtype and of ``logits`` (softmaxes), of ``weights`` (their update and conversion); ``calls in
-        training`` and ``calls in writing``, of kernels; ``steps``: 1, for what every step does once.
+        training`` and ``calls in writing``, of kernels; ``new shapes`` of experts' products in 16 bits on a
+        CPU; ``steps``: 1, for what every step does once.
     """
     found: Counter[str] = Counter()
     plain = is_plain(work)
@@ -62,6 +63,7 @@ def amounts(work: Workload) -> dict[str, float]:
     found["weights"] += moved["weights"] + moved["optimizer"]
     for kind, calls in kernels_by_kind(work).items():
         found[f"calls in {kind}"] += calls
+    found["new shapes"] += new_shapes(work)
     found["steps"] += 1
     return {kind: amount for kind, amount in found.items() if amount}
 

@@ -206,6 +206,20 @@ def kernels_by_kind(work: Workload) -> dict[str, float]:
     return found
 
 
+def new_shapes(work: Workload) -> float:
+    """Products of a shape that was not met before: what a router sends to an expert differs in every step.
+
+    On a CPU, products in 16 bits are compiled for their shape (oneDNN), which takes longer than many of them.
+    """
+    if work.device != "cpu":
+        return 0.0
+    return sum(
+        one.config.num_hidden_layers * one.config.num_experts * 3 * (one.forward + 2 * one.backward)
+        for one in passes(work)
+        if one.config.use_moe and one.itemsize == 2
+    )
+
+
 def _kernels_of_block(one: Passes) -> float:
     """Operations of a block as PyTorch's dispatcher counts them, views left out."""
     config, short, normed = one.config, one.itemsize == 2, one.config.qk_norm

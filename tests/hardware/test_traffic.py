@@ -9,7 +9,14 @@ from torch.utils._pytree import tree_flatten
 
 from minimind_edu.config import ModelConfig
 from minimind_edu.hardware.steps import real_step
-from minimind_edu.hardware.traffic import kernels, kernels_by_kind, passes, traffic, trained_parameters
+from minimind_edu.hardware.traffic import (
+    kernels,
+    kernels_by_kind,
+    new_shapes,
+    passes,
+    traffic,
+    trained_parameters,
+)
 from minimind_edu.hardware.workload import Workload
 from minimind_edu.model.transformer import MiniMind
 
@@ -110,3 +117,15 @@ def test_trained_parameters_are_those_of_the_model(config):
     routers = config.num_hidden_layers * config.hidden_size * config.num_experts if config.use_moe else 0
     found = sum(trained_parameters(Workload(config)))
     assert found + vectors + routers == MiniMind(config).num_parameters()
+
+
+def test_experts_have_products_of_new_shapes_where_they_are_compiled_for_them():
+    work = Workload(MOE, dtype="bfloat16")
+    each_way = MOE.num_hidden_layers * MOE.num_experts * 3  # gate, up and down of every expert
+    assert (
+        new_shapes(work) == 3 * each_way
+        and new_shapes(work.replace(gradient_checkpointing=True)) == 4 * each_way
+    )
+    others = (Workload(MOE), Workload(DENSE, dtype="bfloat16"), work.replace(device="cuda"))
+    assert [new_shapes(other) for other in others] == [0, 0, 0]
+    assert new_shapes(Workload(DENSE, "distill", dtype="bfloat16", teacher=MOE)) == each_way
