@@ -7,7 +7,7 @@ import torch
 from minimind_edu.course.figures import BLUE, GREY, ORANGE, RED, new_figure, save_figure, style
 from minimind_edu.stages.policy import policy_loss
 
-ratio = torch.linspace(0.2, 2.2, 401)[:, None]
+ratio = torch.linspace(0.2, 6.5, 631)[:, None]
 figure, axes = new_figure(7.5, 2.7, columns=2)
 for variant, colour in (("grpo", BLUE), ("dapo", ORANGE), ("cispo", RED)):
     for advantage, axis in zip((1.0, -1.0), axes, strict=True):

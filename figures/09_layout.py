@@ -8,7 +8,7 @@ from minimind_edu.course.figures import BLUE, GREEN, GREY, RED, save_figure
 figure, axes = canvas(7.5, 2.3)
 for x, width, text, colour in (
     (0.15, 0.85, "<think>", BLUE),
-    (1.05, 2.1, "thoughts: never read", GREY),
+    (1.05, 2.1, "thoughts: never judged", GREY),
     (3.2, 0.9, "</think>", BLUE),
     (4.15, 0.9, "<answer>", BLUE),
     (5.1, 1.2, "1134", GREEN),

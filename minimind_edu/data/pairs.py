@@ -21,7 +21,7 @@ from minimind_edu.data.records import Records, chat_of
 from minimind_edu.data.tokenized import Part, TokenizedDocuments, write_documents
 from minimind_edu.tokenizer.chat import ChatEncoding
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 REPORT_EVERY = 500  # pairs between two calls of `progress`
 
 

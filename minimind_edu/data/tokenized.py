@@ -15,7 +15,7 @@ import numpy as np
 from minimind_edu.data.cache import Progress, cached_folder
 from minimind_edu.data.errors import DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSIONS = {"pretrain": 1, "sft": 2}  # raise one where the arrays of its kind change
 BATCH_SIZE = 1_000  # records encoded at a time: enough to keep the tokenizer's threads busy
 
 
@@ -140,7 +140,7 @@ def tokenize(
         raise ValueError(f"these are {records.kind} records: they cannot be tokenized as {kind}")
     if len(records) == 0:
         raise DataError("there are no records to tokenize")
-    parts = (str(FORMAT_VERSION), kind, records.fingerprint, tokenizer.fingerprint)
+    parts = (str(FORMAT_VERSIONS[kind]), kind, records.fingerprint, tokenizer.fingerprint)
     key = "tokens-" + hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
     def build(folder: Path) -> dict:

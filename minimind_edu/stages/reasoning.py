@@ -90,7 +90,7 @@ def tagged(data: StageData, tokenizer: Tokenizer, config: ReasonConfig) -> Stage
     validation = TaggedRows(data.validation.docs, positions, 1.0, config.max_seq_len, seed, fill=False)
     notes = list(data.notes)
     first = range(min(len(train.docs), 1_000))
-    if config.tag_weight > 1 and not any(positions(*train.docs[number])[0].any() for number in first):
+    if config.tag_weight > 1 and not any(positions(*train.docs[number]).any() for number in first):
         notes.append("no answer has a think or answer tag: tag_weight changes nothing")
     identity = f"{data.identity}, tag weight {config.tag_weight}"
     return StageData(train, validation, identity, tuple(notes))
@@ -111,24 +111,18 @@ class TagPositions:
             tokenizer.decode([token], skip_special_tokens=True) for token in range(tokenizer.vocab_size)
         ]
 
-    def __call__(self, ids: Sequence[int], mask: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Two masks (L,) over the L tokens of a conversation, of which `mask` are the assistant's: the tokens
-        of tags, and those of empty blocks of thoughts with the white space after them."""
-        tags, empty = np.zeros(len(ids), dtype=bool), np.zeros(len(ids), dtype=bool)
+    def __call__(self, ids: Sequence[int], mask: Sequence[int]) -> np.ndarray:
+        """A mask (L,) of the tokens of tags among the L tokens of a conversation, of which `mask` are the
+        assistant's."""
+        tags = np.zeros(len(ids), dtype=bool)
         edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(mask, dtype=np.int8), [0]])))
         for begin, end in edges.reshape(-1, 2).tolist():
             texts = [self.texts[token] for token in ids[begin:end]]
             stops = np.cumsum([len(text) for text in texts])
             starts = stops - [len(text) for text in texts]
-            answer = "".join(texts)
-            for first, last in tag_spans(answer):
+            for first, last in tag_spans("".join(texts)):
                 tags[begin:end] |= (starts < last) & (stops > first)
-            if block := _EMPTY_BLOCK.match(answer):
-                empty[begin:end] = (stops <= block.end()) & (stops > starts)
-        return tags & ~empty, empty
-
-
-_EMPTY_BLOCK = re.compile(r"\s*<think>\s*</think>\s*")
+        return tags
 
 
 def tag_spans(answer: str) -> list[tuple[int, int]]:
@@ -152,9 +146,8 @@ def tag_spans(answer: str) -> list[tuple[int, int]]:
 class TaggedRows(PackedDataset):
     """Packed rows that also have `weights` (T,) float32: `tag_weight` at the tags of answers, 1 elsewhere.
 
-    Position t has the weight of predicting token t, as `labels` have it. Empty blocks of thoughts have no
-    label: they are the prompt's part of an answer (`tokenizer.thinking`). Learning to write them would make a
-    model close the block that a prompt has opened for its thoughts.
+    Position t has the weight of predicting token t, as `labels` have it. Tags of an empty block of thoughts
+    have no label and no weight: they are the prompt's part of an answer (`tokenizer.thinking`).
     """
 
     def __init__(
@@ -175,12 +168,8 @@ class TaggedRows(PackedDataset):
         for piece in self._pieces_of(row):
             begin, end = end, end + int(self._rows.length[piece])
             # The whole document: where it is cut, its tags are still known by their places in it.
-            tags, empty = (
-                torch.from_numpy(one[: end - begin])
-                for one in self.positions(*self.docs[int(self._rows.document[piece])])
-            )
-            weights[begin:end][tags] = self.tag_weight
-            found["labels"][begin:end][empty] = IGNORE_INDEX
+            tags = self.positions(*self.docs[int(self._rows.document[piece])])
+            weights[begin:end][torch.from_numpy(tags[: end - begin])] = self.tag_weight
         return {**found, "weights": weights}
 
 

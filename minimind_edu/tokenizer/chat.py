@@ -8,6 +8,7 @@ which only the template can have written. Last, the marks are removed, and the p
 plain text.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +27,8 @@ class ChatEncoding(NamedTuple):
     """A conversation of T tokens."""
 
     input_ids: list[int]  # (T,)
-    assistant_mask: list[bool]  # (T,) True on the assistant's words and the end token after them
+    # (T,) True on the assistant's words and the end token after them, without an empty block of thoughts
+    assistant_mask: list[bool]
 
 
 def _token_pattern(tokens: Iterable[str]) -> re.Pattern[str] | None:
@@ -110,7 +112,9 @@ def encode_chat(
     """Token ids of a conversation, with a mask of what the assistant said.
 
     An assistant turn is `bos_token`, "assistant", a newline, anything, `eos_token`. A turn without its
-    `eos_token` is a generation prompt, where the assistant has said nothing yet.
+    `eos_token` is a generation prompt, where the assistant has said nothing yet. An empty block of thoughts
+    that a turn begins with is the prompt's part of it: thinking is switched off by it (`thinking.OPENINGS`).
+    A model that learned to write it would also close the block that a prompt has opened for its thoughts.
 
     Args:
         template, messages, variables: as in `render`.
@@ -158,24 +162,39 @@ def _encode_segments(
 ) -> ChatEncoding:
     ids: list[int] = []
     mask: list[bool] = []
+    texts: list[str] = []  # of each token; a character of several tokens is the text of the first
     turn: int | None = None  # where the open assistant turn's words begin in `ids`
     opens = False  # whether the piece before this one was a begin token
     for piece, is_token in segments:
         if is_token:
             ids.append(tokens[piece][0])
             mask.append(False)
+            texts.append(piece)
             closes = turn is not None and piece == eos_token
             if closes:
+                turn += _empty_block(texts[turn:])
                 mask[turn:] = [True] * (len(mask) - turn)
             if closes or piece == bos_token:
                 turn = None  # also a turn that was never ended: it is a prompt
             opens = piece == bos_token
         elif piece:
-            piece_ids, ends = encode(piece.replace(mark, ""))
+            words = piece.replace(mark, "")
+            piece_ids, ends = encode(words)
             if opens and piece.startswith(_HEADER):  # with its marks, so that no content can pass for it
                 # A token across the header's end (its newline and those after it) is the assistant's.
                 turn = len(ids) + sum(end <= len(_HEADER) for end in ends)
             ids += piece_ids
             mask += [False] * len(piece_ids)
+            texts += [words[start:end] for start, end in itertools.pairwise([0, *ends])]
             opens = False
     return ChatEncoding(ids, mask)
+
+
+_EMPTY_BLOCK = re.compile(r"\s*<think>\s*</think>\s*")
+
+
+def _empty_block(texts: Sequence[str]) -> int:
+    """How many of the tokens with these texts are an empty block of thoughts, with which they begin."""
+    found = _EMPTY_BLOCK.match("".join(texts))
+    stops = itertools.accumulate(map(len, texts))
+    return sum(stop <= found.end() for stop in stops) if found else 0

@@ -171,8 +171,9 @@ class Tokenizer:
         """Ids of a conversation of T tokens, `.input_ids` (T,), and `.assistant_mask` (T,): what to learn.
 
         The mask is True on what follows an assistant header (`<|im_start|>assistant` and a newline), up to
-        and with the end token. Contents are plain text: special tokens come from the template only, except
-        that an assistant's content may hold those the model writes itself (`<think>`, `<tool_call>`, ...).
+        and with the end token, but for an empty block of thoughts, which is the prompt's (`thinking`).
+        Contents are plain text: special tokens come from the template only, except that an assistant's
+        content may hold those the model writes itself (`<think>`, `<tool_call>`, ...).
 
         Args and Raises: as `apply_chat_template`; and a TokenizerError where there is an assistant message
             but the template writes no assistant turn.

@@ -21,6 +21,7 @@ Message = Mapping[str, Any]
 
 # ChatML, with the tokenizer's own begin and end tokens: by default <|im_start|> and <|im_end|>. Tools stand
 # in the system message; reasoning and tool calls in the assistant's, in the tags it should write itself.
+# `enable_thinking`, Qwen3's name, opens a block of thoughts or writes an empty one; by default neither.
 DEFAULT_CHAT_TEMPLATE = """\
 {%- if tools %}
     {{- bos_token + 'system\\n' }}
@@ -44,7 +45,12 @@ DEFAULT_CHAT_TEMPLATE = """\
         {{- eos_token + '\\n' }}
     {%- endif %}
 {%- endfor %}
-{%- if add_generation_prompt %}{{- bos_token + 'assistant\\n' }}{%- endif %}"""
+{%- if add_generation_prompt %}
+    {{- bos_token + 'assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is not none %}
+        {{- '<think>\\n' if enable_thinking else '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}"""
 
 
 # Unicode sets these 32 aside for a program's own use; no text has them.

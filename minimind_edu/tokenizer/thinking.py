@@ -10,7 +10,7 @@ from typing import Any
 from minimind_edu.tokenizer.fast import Tokenizer
 from minimind_edu.tokenizer.template import Message
 
-# What an answer begins with: MiniMind-3's template writes it, Qwen3's only the second.
+# What an answer begins with: our template and MiniMind-3's write it, Qwen3's only the second.
 OPENINGS = {True: "<think>\n", False: "<think>\n\n</think>\n\n"}
 
 

@@ -25,7 +25,6 @@ from minimind_edu.stages.reasoning import (
 )
 from minimind_edu.stages.setup import load_model, save_model
 from minimind_edu.tokenizer import load_tokenizer, train_fast
-from minimind_edu.tokenizer.thinking import prompt_ids
 from minimind_edu.training import CheckpointError, TrainConfig, fit, read_metrics
 
 PROBLEMS = [*problems("sums", 24, (1, 2)), *problems("words", 8, 2)]
@@ -52,7 +51,7 @@ def small_model(vocab_size, **changes):
 def tagged_text(tokenizer, positions, messages):
     """The tags found in a conversation, as text; one after the other with a bar between."""
     chat = tokenizer.encode_chat(messages)
-    found, _ = positions(chat.input_ids, chat.assistant_mask)
+    found = positions(chat.input_ids, chat.assistant_mask)
     pieces = [""]
     for token, is_tag in zip(chat.input_ids, found, strict=True):
         if is_tag:
@@ -73,20 +72,6 @@ def chat(answer, question="?"):
 def test_the_four_tags_of_an_answer(tokenizer, positions, problem):
     found = tagged_text(tokenizer, positions, problem.record()["conversations"])
     assert found.replace("|", "") == "".join(TAGS)
-
-
-@pytest.mark.parametrize("problem", PROBLEMS[::4])
-def test_an_empty_block_of_thoughts_is_the_prompts(tokenizer, positions, problem):
-    direct = problem.record(thinking=False)["conversations"]
-    whole = tokenizer.encode_chat(direct)
-    tags, empty = positions(whole.input_ids, whole.assistant_mask)
-    prompt = prompt_ids(tokenizer, direct[:1])
-    assert [number for number, one in enumerate(empty) if one] == [
-        *range(len(prompt), len(prompt_ids(tokenizer, direct[:1], thinking=False)))
-    ]
-    assert tagged_text(tokenizer, positions, direct) == "<answer>|</answer>" and not (tags & empty).any()
-    thinks = tokenizer.encode_chat(problem.record()["conversations"])
-    assert not positions(*thinks)[1].any()
 
 
 LOOK_ALIKES = {
@@ -186,10 +171,10 @@ def test_rows_are_the_packed_ones_with_weights(tokenizer, positions, tmp_path):
 
 
 def test_a_direct_answer_is_learned_from_where_its_prompt_ends(tokenizer, positions, tmp_path):
-    """Else a model would learn to write the empty block, also where a prompt has opened one for thoughts."""
+    """By `reason` and `sft`. Else a model would write an empty block into one that its prompt has opened."""
     docs = documents(tokenizer, tmp_path, thinking=False)
-    rows = TaggedRows(docs, positions, 7.0, 80, fill=False)
-    for row in (rows[number] for number in range(len(rows))):
+    tagged_rows, plain = TaggedRows(docs, positions, 7.0, 80, fill=False), PackedDataset(docs, 80, fill=False)
+    for row in (rows[number] for rows in (tagged_rows, plain) for number in range(len(rows))):
         for document in range(int(row["document_ids"].max()) + 1):
             here = row["document_ids"] == document
             ids, labels = row["input_ids"][here], row["labels"][here]

@@ -8,6 +8,10 @@ from minimind_edu.tokenizer.thinking import OPENINGS, opening, prompt_ids
 
 PROBLEMS = [*problems("sums", 6), *problems("words", 6), *problems("countdown", 4)]
 QUESTION = [{"role": "user", "content": "What is 1 + 2?"}]
+NO_SWITCH = (
+    "{%- for m in messages %}{{- bos_token + m.role + '\\n' + m.content + eos_token + '\\n' }}{%- endfor %}"
+    "{%- if add_generation_prompt %}{{- bos_token + 'assistant\\n' }}{%- endif %}"
+)
 QWEN = (
     "{%- for m in messages %}{{- bos_token + m.role + '\\n' + m.content + eos_token + '\\n' }}{%- endfor %}"
     "{%- if add_generation_prompt %}{{- bos_token + 'assistant\\n' }}"
@@ -66,3 +70,56 @@ def test_minimind_3(shared, problem, thinking):
     assert is_beginning(published, problem, thinking)
     prompt = prompt_ids(published, QUESTION, thinking)
     assert opening(published, prompt) == OPENINGS[bool(thinking)], "its template does not think by default"
+
+
+@pytest.mark.parametrize("problem", PROBLEMS)
+def test_an_empty_block_of_thoughts_is_the_prompts(tokenizer, problem):
+    """Learned as the answer's, it would be written behind a prompt that has opened a block for thoughts."""
+    question = [{"role": "user", "content": problem.question}]
+    for thinking, prompt in (
+        (False, prompt_ids(tokenizer, question, thinking=False)),
+        (True, prompt_ids(tokenizer, question)),
+    ):
+        whole = tokenizer.encode_chat(problem.record(thinking)["conversations"])
+        learned = [number for number, one in enumerate(whole.assistant_mask) if one]
+        assert learned == [*range(len(prompt), learned[-1] + 1)]
+        assert whole.input_ids[learned[-1]] == tokenizer.eos_token_id
+
+
+ANSWERS = {  # what is learned of them
+    "<think>\n\n</think>\n\nIt is 5.": "It is 5.",
+    "<think></think>It is 5.": "It is 5.",
+    " <think> </think>\n\n\u56db": "\u56db",  # a character of several tokens
+    "<think>\n\n</think>\n\n": "",
+    "<think>\n.\n</think>\n\nIt is 5.": "<think>\n.\n</think>\n\nIt is 5.",
+    "It is <think>\n\n</think>\n\n5.": "It is <think>\n\n</think>\n\n5.",
+    "<think>\n\nIt is 5.": "<think>\n\nIt is 5.",
+}
+
+
+@pytest.mark.parametrize(("answer", "learned"), ANSWERS.items())
+def test_what_is_learned_of_an_answer(tokenizer, answer, learned):
+    chat = [*QUESTION, {"role": "assistant", "content": answer}]
+    for turns in (1, 2):  # an earlier turn is learned from in the same way
+        ids, mask = tokenizer.encode_chat(chat * turns)
+        kept = tokenizer.decode([one for one, is_said in zip(ids, mask, strict=True) if is_said])
+        assert kept == (learned + tokenizer.eos_token) * turns
+
+
+def test_the_default_template_has_the_switch(tokenizer):
+    """As text: another reader of the template, such as transformers, gets the same prompts by its name."""
+    chat = {"messages": QUESTION, "add_generation_prompt": True}
+    plain = tokenizer.apply_chat_template(**chat)
+    assert plain.endswith("<|im_start|>assistant\n") and plain == tokenizer.apply_chat_template(
+        **chat, enable_thinking=None
+    )
+    for thinking in (True, False):
+        text = tokenizer.apply_chat_template(**chat, enable_thinking=thinking)
+        assert text == plain + OPENINGS[thinking]
+        assert prompt_ids(tokenizer, QUESTION, thinking) == tokenizer.encode(text, special=True)
+
+
+def test_a_template_without_a_switch(tokenizer):
+    older = Tokenizer(tokenizer.library, tokenizer.config, NO_SWITCH)
+    for thinking in (None, True, False):
+        assert prompt_ids(older, QUESTION, thinking) == prompt_ids(tokenizer, QUESTION, thinking)

@@ -53,6 +53,26 @@ def tag_figure(grid: SweepRecord) -> Figure:
     return figure
 
 
+def layout_figure(grid: SweepRecord) -> Figure:
+    """Answers in the layout by step, of a model that thinks already, for both weights; a line is a run."""
+    figure, axes = figures.new_figure(7.5, 2.8, columns=2, sharey=True)
+    for axis, name in zip(axes, ("greedy", "sampled"), strict=True):
+        for weight, colour in ((1, figures.GREY), (10, figures.BLUE)):
+            for number, run in enumerate(runs(grid, "layout", weight=weight)):
+                label = None if number else f"weight {weight}"
+                axis.plot(run["steps"], run[name], "o-", color=colour, label=label, markersize=3, alpha=0.8)
+        axis.set(title=f"{name} answers in the layout", xlabel="step of the cold start", ylim=(-0.03, 1.03))
+    with figures.style():
+        axes[0].legend()
+    return figure
+
+
+def layout_gain(grid: SweepRecord, name: str) -> float:
+    """Share of answers in the layout, mean over steps: weight 10 minus 1, least of the seeds."""
+    heavy, light = ([mean(run[name]) for run in runs(grid, "layout", weight=weight)] for weight in (10, 1))
+    return min(a - b for a, b in zip(heavy, light, strict=True))
+
+
 PANELS = {
     "reward": "reward",
     "answer_tokens": "tokens an answer",
@@ -101,7 +121,7 @@ def pass_figure(
 
 
 class LiveCurves:
-    """Reward, accuracy and dead groups by step, drawn anew while a model trains: give it to `on_log`.
+    """Accuracy and dead groups by step, drawn anew while a model trains: give it to `on_log`.
 
     Args:
         every: seconds between two drawings.
@@ -122,7 +142,7 @@ class LiveCurves:
 
     def draw(self) -> None:
         """Draw what there is, in place of the last drawing."""
-        figure, alt = self.figure(), f"{self.title}: reward, accuracy and dead groups by step"
+        figure, alt = self.figure(), f"{self.title}: accuracy and dead groups by step"
         if self._handle is None:
             self._handle = figures.display_bundle(figure, alt, display_id=True)
         else:
@@ -149,18 +169,19 @@ def group_html(step: int, group: Group) -> str:
     rows = []
     for place in sorted(range(len(group.texts)), key=lambda one: -group.rewards[one]):
         colour = "#d7f0e4" if group.right[place] else "#f9ddd0"
-        text = html.escape(group.texts[place]).replace("\n", " ")
+        thoughts, tag, answer = group.texts[place].replace("\n", " ").rpartition("<answer>")
+        text = f"{html.escape(thoughts)}<b>{html.escape(tag + answer)}</b>"
         cells = f"<td>{group.rewards[place]:.1f}</td><td>{group.advantages[place]:+.2f}</td>"
         style = f"background:{colour};color:#222;font-size:12px"
         rows.append(f'<tr style="{style}">{cells}<td style="text-align:left">{text}</td></tr>')
-    head = "<tr><th>reward</th><th>advantage</th><th>answer</th></tr>"
+    head = "<tr><th>reward</th><th>advantage</th><th style='text-align:left'>answer</th></tr>"
     title = f"step {step}: {html.escape(group.question)} (right: {html.escape(group.gt)})"
     box = "background:#fbfaf7;color:#222;padding:6px"
     return f'<div style="{box}"><b>{title}</b><table style="color:#222">{head}{"".join(rows)}</table></div>'
 
 
 def variant_table(grid: SweepRecord) -> "Markdown":
-    """What each variant is, and what came out of one run with it."""
+    """What each variant is, and what came out of the runs with it: accuracy of each, means of the rest."""
     from IPython.display import Markdown  # only notebooks need it
 
     lines = [
@@ -169,14 +190,18 @@ def variant_table(grid: SweepRecord) -> "Markdown":
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, variant in VARIANTS.items():
-        run = runs(grid, "variant", variant=name)[0]
-        late = {key: mean(run["curves"][key][-10:]) for key in ("entropy", "clip_share", "dead_groups")}
+        found = runs(grid, "variant", variant=name)
+        late = {
+            key: mean([mean(run["curves"][key][-10:]) for run in found])
+            for key in ("entropy", "clip_share", "dead_groups")
+        }
+        before = found[0]["before"]["accuracy"]  # the same for all
+        ends = ", ".join(f"{run['after']['accuracy']:.2f}" for run in found)
         lines.append(
             f"| {name} | {'yes' if variant.scale else 'no'} | {AGGREGATION[variant.aggregation]} | "
             f"{variant.surrogate} | {1 - variant.eps_low:g} to {1 + variant.eps_high:g} | "
-            f"{'yes' if variant.drop_equal_groups else 'no'} | {run['before']['accuracy']:.2f} → "
-            f"{run['after']['accuracy']:.2f} | {late['entropy']:.3f} | {late['clip_share']:.2%} | "
-            f"{late['dead_groups']:.2f} |"
+            f"{'yes' if variant.drop_equal_groups else 'no'} | {before:.2f} → {ends} | "
+            f"{late['entropy']:.3f} | {late['clip_share']:.2%} | {late['dead_groups']:.2f} |"
         )
     return Markdown("\n".join(lines))
 
@@ -195,29 +220,52 @@ def last(text: str) -> str:
 
 
 def fool_figure(grid: SweepRecord) -> Figure:
-    """What each verifier rewards, by step: right answers, and wrong ones that it takes."""
+    """What each verifier rewards, by step: right answers, and wrong ones that it takes; a line is a run."""
     figure, axes = figures.new_figure(7.5, 2.9, columns=2, sharey=True)
     for axis, check in zip(axes, ("loose", "exact"), strict=True):
-        run = runs(grid, "fool", check=check)[0]
-        lines = {
-            "right": (run["curves"]["accuracy"], figures.BLUE),
-            "wrong, but rewarded": (run["cheats"], figures.RED),
-        }
-        for name, (values, colour) in lines.items():
-            axis.plot(range(len(values)), smooth(values), color=colour, label=name)
+        for number, run in enumerate(runs(grid, "fool", check=check)):
+            for name, values, colour in (
+                ("right", run["curves"]["accuracy"], figures.BLUE),
+                ("wrong, but rewarded", run["cheats"], figures.RED),
+            ):
+                label = None if number else name
+                axis.plot(range(len(values)), smooth(values), color=colour, label=label, alpha=0.8)
         axis.set(title=f"rewarded by the {check} verifier", xlabel="step", ylim=(-0.03, 1.03))
     with figures.style():
         axes[0].legend(loc="upper left")
     return figure
 
 
-def weak_figure(grid: SweepRecord) -> Figure:
-    """Gain of GRPO by the success rate that it started from."""
-    figure, axes = figures.new_figure(7.5, 2.6)
-    found = [*runs(grid, "grpo"), *runs(grid, "weak"), *runs(grid, "fool", check="exact")]
-    for run in found:
-        first, then = run["before"]["accuracy"], run["after"]["accuracy"]
-        axes.plot(first, then - first, "o", color=figures.BLUE, alpha=0.7, markersize=7)
-    axes.axhline(0, color=figures.GREY, linewidth=1)
-    axes.set(xlabel="sampled accuracy before", ylabel="gain")
+def sparse_figure(grid: SweepRecord) -> Figure:
+    """Gain of GRPO by the success rate before it; dashed, the most that there is to gain."""
+    figure, axes = figures.new_figure(7.5, 3.0)
+    axes.plot([0, 1], [1, 0], "--", color=figures.GREY, linewidth=1, label="all that is missing")
+    for settings, colour, name in (
+        ({"experiment": "sparse"}, figures.BLUE, "three digits, some guessed"),
+        ({"experiment": "fool", "check": "exact"}, figures.GREEN, "the cured start"),
+        ({"experiment": "weak"}, figures.RED, "four digits, never taught"),
+    ):
+        points = list(zip(*gains(grid, **settings), strict=True))
+        line = "o-" if settings["experiment"] == "sparse" else "o"
+        axes.plot(*points, line, color=colour, alpha=0.8, markersize=7, linewidth=1, label=name)
+    axes.set(xlabel="sampled accuracy before", ylabel="gain", xlim=(-0.03, 1.03), ylim=(-0.1, 1.03))
+    with figures.style():
+        axes.legend()
     return figure
+
+
+def gains(grid: SweepRecord, experiment: str, **settings: Any) -> list[tuple[float, float]]:
+    """(sampled accuracy before, gain) of every run of an experiment, by the first."""
+    found = runs(grid, experiment, **settings)
+    pairs = [(run["before"]["accuracy"], run["after"]["accuracy"]) for run in found]
+    return sorted((before, after - before) for before, after in pairs)
+
+
+def kinds_table(grid: SweepRecord) -> "Markdown":
+    """Accuracy of models that think first, by kind and difficulty."""
+    from IPython.display import Markdown  # only notebooks need it
+
+    lines = ["| kind | difficulty | accuracy |", "| --- | --- | --- |"]
+    for cell, numbers in grid.select(experiment="kind"):
+        lines += [f"| {cell['kind']} | {level} | {rate:.2f} |" for level, rate in numbers["accuracy"].items()]
+    return Markdown("\n".join(lines))
