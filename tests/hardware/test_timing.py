@@ -9,6 +9,7 @@ import pytest
 from minimind_edu.config import ModelConfig
 from minimind_edu.hardware.calibration_set import calibration_works
 from minimind_edu.hardware.fitting import fit_costs, left_out, nonnegative
+from minimind_edu.hardware.rows import measured_rows
 from minimind_edu.hardware.shares import BYTES, CALLS, FLOPS, fit_shares
 from minimind_edu.hardware.timing import (
     COVERED,
@@ -207,3 +208,23 @@ def test_shares_need_rows_with_a_peak():
 def test_shares_know_every_kind_of_work_there_is():
     works = [*calibration_works("cuda", ("float32", "bfloat16", "float16")), *calibration_works()]
     assert set().union(*(amounts(work) for work in works)) <= {*FLOPS, *BYTES, *CALLS}
+
+
+# -- measured rows -----------------------------------------------------------------------------------------
+
+
+def test_the_committed_held_out_rows_are_predicted():
+    """Shapes, stages and lengths that the fit never saw, up to 200M parameters, on the same machine."""
+    rows = measured_rows()
+    found, inside = [], []
+    for machine, threads in {(row.machine, row.threads) for row in rows if row.purpose == "held-out"}:
+        same = [row for row in rows if (row.machine, row.threads) == (machine, threads)]
+        speed = fit_speed([row for row in same if row.purpose == "fit"], machine)
+        for row in same:
+            if row.purpose == "held-out":
+                seconds = predict(row.workload, speed)
+                found.append(abs(seconds.mid / row.seconds - 1))
+                inside.append(seconds.low <= row.seconds <= seconds.high)
+    assert len(found) >= 25
+    assert np.median(found) < 0.12 and np.mean(np.array(found) < 0.25) > 0.9
+    assert np.mean(inside) > 0.8
