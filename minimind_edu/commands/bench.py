@@ -237,7 +237,7 @@ def rates(speed: Speed) -> dict[str, str]:
     for kind, cost in sorted(speed.costs.items()):
         if not cost:
             continue  # what a fit gives no cost is contained in the others
-        if kind.startswith("calls") or kind == "steps":
+        if kind.startswith(("calls", "new")) or kind == "steps":
             found[kind] = f"{cost * 1e6:,.1f} microseconds each"
         else:
             found[kind] = f"{1e-9 / cost:,.1f} G{units.get(kind.split()[0], 'B/s')}"
