@@ -8,6 +8,7 @@ which is applied to the peak of the card in question.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -136,8 +137,10 @@ def _fitted(rows: tuple[MeasuredRow, ...], kind: str, text: str) -> KnownSpeed:
 def _reported(card: str, peak: float, bandwidth: float, used: tuple[ReportedRun, ...]) -> KnownSpeed:
     shares = fit_shares(used)
     names = list(dict.fromkeys(run.card.removeprefix("GeForce ") for run in used))
+    # Where moving bytes has a time of its own, the share is that of the products alone.
+    apart = " in products, beside moving bytes at full bandwidth" if math.isfinite(shares.bandwidth) else ""
     text = (
         f"{len(used)} reported runs on {' and '.join(names) if len(names) < 3 else ', '.join(names)}, which "
-        f"reached {shares.compute:.0%} of the peak"
+        f"reached {shares.compute:.0%} of the peak{apart}"
     )
     return KnownSpeed(shares.speed(peak, bandwidth, card), "reported", text)
