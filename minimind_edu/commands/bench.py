@@ -43,7 +43,7 @@ class BenchCommandConfig:
         optimizer: adamw or muon.
         gradient_checkpointing: 1 computes activations anew in the backward pass.
         steps: steps in a round of the contest.
-        rounds: rounds; in each, every workload or contestant has its turn. 0 takes 5, for the machine 2.
+        rounds: rounds; in each, every workload or contestant has its turn. 0 takes 5, for the machine 4.
         dtype: number format; auto as in training. The machine is measured in float32 and in what auto takes.
         device: auto, cpu, cuda, cuda:1, mps.
         fraction: share of a GPU's memory that may be used, to try what a smaller card would do.
@@ -201,7 +201,7 @@ def _time(seconds: float) -> str:
 
 def _machine(config: BenchCommandConfig, device: str, dtype: str) -> None:
     with _Bar("measuring this machine") as bar:
-        found = calibrate(device, sorted({"float32", dtype}), config.rounds or 2, 0, bar)
+        found = calibrate(device, sorted({"float32", dtype}), config.rounds or 4, 0, bar)
     print("\n".join(calibration_report(found, before_this(found))))
     path = save_calibration(found)
     print(f"Estimates for this machine now rest on these rows ({path}). The rows, to contribute them:")
