@@ -189,7 +189,11 @@ class Verdict:
         return over[0] if over[0] == over[1] else None
 
     def __str__(self) -> str:
-        said = {True: "memory explains it", False: "memory does not explain it", None: "memory may"}
+        said = {
+            True: "memory explains it",
+            False: "memory does not explain it",
+            None: "memory may explain it",
+        }
         least, most = (in_words(need) for need in self.need)
         text = (
             f"{self.row.name}: {said[self.explains]}. With batch {self.row.batch}, {self.shapes} shapes of "
