@@ -220,9 +220,11 @@ def course_fingerprint(source: Path) -> str:
     files = [
         source,
         *sorted((ROOT / "minimind_edu").rglob("*.py")),
+        *sorted((ROOT / "minimind_edu").rglob("*.jsonl")),
         *sorted((ROOT / "datasets").glob("*.jsonl")),
+        *sorted((ROOT / "records").glob("sweep-*.json")),
+        *sorted((ROOT / "records").glob("hardware.csv")),
     ]
-    files += sorted((ROOT / "records").glob("sweep-*.json"))
     digest = hashlib.sha256(f"{sys.version_info[:2]}".encode())
     for path in files:
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0")

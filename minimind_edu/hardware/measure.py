@@ -208,14 +208,17 @@ class Calibration:
 
     @property
     def date(self) -> str:
+        """When its steps were measured."""
         return self.rows[0].date
 
     @property
     def machine(self) -> str:
+        """Which machine it was."""
         return self.rows[0].machine
 
     @property
     def threads(self) -> int:
+        """How many threads it had."""
         return self.rows[0].threads
 
 

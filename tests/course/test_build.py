@@ -164,7 +164,14 @@ def test_a_rebuild_writes_only_where_something_changed(course, capsys):
 
 @pytest.mark.parametrize(
     "path",
-    ["minimind_edu/new.py", "datasets/new.jsonl", "records/sweep-07.json", "chapters/source/01_cats.py"],
+    [
+        "minimind_edu/new.py",
+        "minimind_edu/new.jsonl",
+        "datasets/new.jsonl",
+        "records/sweep-07.json",
+        "records/hardware.csv",
+        "chapters/source/01_cats.py",
+    ],
 )
 def test_the_fingerprint_follows_what_outputs_follow_from(course, path):
     source = write(course)
