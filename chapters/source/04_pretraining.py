@@ -32,6 +32,7 @@ from torch import nn
 from minimind_edu import MiniMind, ModelConfig
 from minimind_edu.course import artifacts, claims, experiments, figures, session, sweeps, widgets
 from minimind_edu.course.exercises import check
+from minimind_edu.course.hours import hours_table
 from minimind_edu.course.options import OptionTables
 from minimind_edu.course.sweeps import ch04
 from minimind_edu.data.packing import PackedDataset, PaddedDataset, best_fit, collate
@@ -512,8 +513,6 @@ newest.write_bytes(newest.read_bytes()[:-1] + b"!")
 print(*outcome.warnings)
 same = all(map(torch.equal, continued.parameters(), unstopped.parameters()))
 claims.record("ch04.resumed_is_unstopped", same, equals=1, source="all weights, bit for bit")
-
-# %%
 names = "save_interval keep_checkpoints from_resume overwrite log_interval eval_interval logger use_wandb"
 display(options(*names.split()))
 assert options.left == []  # every option of the command was explained
@@ -710,8 +709,14 @@ claims.table()
 # minimind-edu course sweep 04                            # the record of this chapter
 # ```
 #
-# For the second shape and file (25.8M parameters, one epoch of 1.6 GB) MiniMind's author gives about 1.1
-# hours on one RTX 3090, as an estimate for MiniMind's own code. `minimind-edu bench` measures yours.
+# How long that takes on real cards: what others reported, and our estimates, in rows of their own.
+
+# %%
+hours_table("pretrain")
+
+# %% [markdown]
+# `minimind-edu hardware` says it for your card and settings, `minimind-edu bench` measures yours, and chapter
+# 10 tells how.
 #
 # ## References
 #
