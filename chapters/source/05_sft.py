@@ -30,6 +30,7 @@ from IPython.display import HTML
 from minimind_edu import MiniMind, ModelConfig
 from minimind_edu.course import artifacts, claims, experiments, figures, session, sweeps, widgets
 from minimind_edu.course.exercises import check
+from minimind_edu.course.hours import hours_table
 from minimind_edu.course.sweeps import ch05
 from minimind_edu.data.mixing import MixedDataset
 from minimind_edu.data.packing import PackedDataset, PaddedDataset, collate
@@ -422,11 +423,9 @@ print(sample(sparse).duplicates, "of", len(lines), "lines left out as repeats")
 # about a fifth of them are labelled. The file of conversations holds 6% as many tokens, so larger amounts
 # read it again.
 
-# %% tags=["nbval-ignore-output"]
+# %%
 alt = "By amount: answers rise then fall at high rates, while the loss on documents rises"
 figures.show(ch05.amount_figure(grid), alt)
-
-# %%
 for amount in (0.001, 0.01, 0.03, 0.1, 0.3, 1.0):
     runs = grid.select(experiment="amount", amount=amount, learning_rate=1e-3)
     known = [f"{ch05.untrained(numbers):.2f}" for _, numbers in runs]
@@ -614,8 +613,14 @@ claims.table()
 # minimind-edu course sweep 05                                # the record of this chapter
 # ```
 #
-# For 25.8M parameters and one epoch of `sft_mini_512` (1.2 GB, unsampled) MiniMind's author gives about one
-# hour on an RTX 3090, as an estimate for MiniMind's own code.
+# How long fine-tuning takes on real cards, with all of the data: what others reported, and our estimates (for
+# batches of 32 rows and AdamW, unless that does not fit).
+
+# %%
+hours_table("sft")
+
+# %% [markdown]
+# Chapter 10 tells where the estimates come from; `minimind-edu hardware` gives them for your card.
 #
 # ## References
 #
