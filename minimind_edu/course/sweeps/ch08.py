@@ -35,6 +35,7 @@ SEEDS = (1, 2, 3)
 DOCUMENTS, STEPS, BATCH = 1_000, 300, 8  # documents there are; steps of so many rows of 256 tokens
 WRITTEN = 5_000  # documents that the teacher writes in black-box distillation
 MOE_STEPS = 150
+SECOND_STEPS, SECOND_RATE = 100, 3e-3  # for a student that goes on after its first lesson
 LESSONS = {
     "labels": {"alpha": 1.0},
     "teacher": {"alpha": 0.0},
@@ -62,6 +63,7 @@ CELLS = [
         {"experiment": "direction", "lesson": "teacher", "direction": "reverse", "seed": seed}
         for seed in SEEDS
     ),
+    *({"experiment": "second", "lesson": "labels", "seed": seed} for seed in SEEDS),
     {"experiment": "kept", "lesson": "teacher", "top_k": 16, "seed": 1},
     {"experiment": "temperature", "lesson": "teacher", "temperature": 2.0, "seed": 1},
     {"experiment": "dropout", "lesson": "labels", "dropout": 0.1, "seed": 1},
@@ -75,10 +77,13 @@ def run_cell(experiment: str, lesson: str, seed: int, **changes: object) -> dict
     Returns:
         `loss`, `ratio` (to the floor), `entropy` of the student's predictions, `forward` and `reverse` KL to
         its teacher, all on held-out documents; `teacher_loss`, `teacher_entropy`; `seconds` of training and
-        `teacher_seconds` that the teacher took before it; `train_loss`, `tokens`, `parameters`.
+        `teacher_seconds` that the teacher took before it; `train_loss`, `tokens`, `parameters`. For the
+        experiment "second" what `both_ways` returns, with this student as the start.
     """
     teacher, tokenizer = moe_teacher() if experiment == "moe" else artifacts.base_model(progress=False)
     result, asked = train_student(teacher, tokenizer, lesson, seed, **changes)
+    if experiment == "second":
+        return both_ways(result.model, teacher, tokenizer, seed)
     held_out = held_out_loss(result.model, tokenizer)
     return {
         "loss": round(held_out.loss, 4),
@@ -124,6 +129,25 @@ def train_student(
         )
         asked = sum(json.loads(path.read_text())["facts"]["seconds"] for path in manifests)
     return result, asked
+
+
+def both_ways(
+    start: MiniMind, teacher: MiniMind, tokenizer: Tokenizer, seed: int
+) -> dict[str, dict[str, float]]:
+    """Teach a trained student further with the forward and with the reverse divergence.
+
+    Returns:
+        By direction the held-out `loss` of the taught student, and its `predictions`.
+    """
+    taught = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        weights = str(save_model(start, tokenizer, Path(folder) / "start"))
+        for way in ("forward", "reverse"):
+            settings = {"steps": SECOND_STEPS, "learning_rate": SECOND_RATE, "direction": way}
+            result, _ = train_student(teacher, tokenizer, "teacher", seed, from_weight=weights, **settings)
+            loss = round(held_out_loss(result.model, tokenizer).loss, 4)
+            taught[way] = {"loss": loss, **predictions(result.model, teacher, tokenizer)}
+    return taught
 
 
 def some_documents(count: int, folder: Path) -> Path:

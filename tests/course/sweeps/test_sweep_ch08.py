@@ -1,6 +1,7 @@
 """The grid of chapter 8: its record is whole, and its measures are what the chapter says."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from minimind_edu.course.sweeps import ch08
 from minimind_edu.data.world.files import default_file
 from minimind_edu.generation import Completion
 from minimind_edu.model.transformer import MiniMind
+from minimind_edu.stages.setup import load_model, model_digest
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +91,23 @@ def test_a_student_has_half_of_everything_and_a_lesson(tokenizer):
     assert result.model.config.hidden_size == 8 and result.fit.step == 1 and asked > 0
     result, asked = ch08.train_student(teacher, tokenizer, "labels", seed=1, documents=40, steps=1)
     assert asked == 0
+
+
+def test_both_ways_differ_in_the_direction_alone(monkeypatch, tokenizer):
+    """Both start from the same stored student."""
+    asked = []
+
+    def train_student(teacher, tokenizer, lesson, seed, direction, from_weight, **settings):
+        start, _ = load_model(from_weight)
+        asked.append((lesson, seed, model_digest(start), settings))
+        return SimpleNamespace(model=direction), 0.0
+
+    monkeypatch.setattr(ch08, "train_student", train_student)
+    monkeypatch.setattr(ch08, "held_out_loss", lambda model, tokenizer: SimpleNamespace(loss=len(model)))
+    monkeypatch.setattr(ch08, "predictions", lambda model, teacher, tokenizer: {"entropy": model.upper()})
+    start = tiny(tokenizer)
+    assert ch08.both_ways(start, None, tokenizer, seed=3) == {
+        "forward": {"loss": 7, "entropy": "FORWARD"},
+        "reverse": {"loss": 7, "entropy": "REVERSE"},
+    }
+    assert asked[0] == asked[1] and asked[0][:3] == ("teacher", 3, model_digest(start))
