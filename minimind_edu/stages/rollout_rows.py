@@ -20,7 +20,7 @@ from minimind_edu.stages.policy import Variant, equal_groups, group_advantages
 from minimind_edu.stages.rollout import Sample, action_logprobs, as_batch, sample_groups
 from minimind_edu.stages.verify import Reward, follows_format, verify
 from minimind_edu.tokenizer import Tokenizer
-from minimind_edu.tokenizer.thinking import opening, prompt_ids
+from minimind_edu.tokenizer.thinking import prompt_ids, whole_answer
 from minimind_edu.training import Batch
 from minimind_edu.training.precision import Precision
 
@@ -192,8 +192,7 @@ class RolloutRows:
 
     def _judge(self, prompt: Prompt, samples: list[Sample]) -> Group:
         """The texts of a group with their rewards; advantages come later."""
-        begun = opening(self.tokenizer, prompt.tokens)
-        texts = [begun + self.tokenizer.decode(one.tokens, skip_special_tokens=True) for one in samples]
+        texts = [whole_answer(self.tokenizer, prompt.tokens, one.tokens) for one in samples]
         return Group(
             question=prompt.question,
             gt=prompt.gt,

@@ -14,7 +14,7 @@ from minimind_edu.model.transformer import MiniMind
 from minimind_edu.sampling import Sampling
 from minimind_edu.stages.verify import follows_format, verify
 from minimind_edu.tokenizer import Tokenizer
-from minimind_edu.tokenizer.thinking import opening, prompt_ids
+from minimind_edu.tokenizer.thinking import prompt_ids, whole_answer
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def solve(
             seed=seed + start,
         )
         for prompt, one in zip(batch, completions, strict=True):
-            written = tokenizer.decode(one.tokens, skip_special_tokens=True)
-            found.append((opening(tokenizer, prompt) + written, len(one.tokens)))
+            found.append((whole_answer(tokenizer, prompt, one.tokens), len(one.tokens)))
         progress(len(found), len(jobs))
     return [
         _judged(problem, found[number * samples : (number + 1) * samples])

@@ -50,3 +50,13 @@ def opening(tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
     """
     text = tokenizer.decode(prompt)
     return next((start for start in reversed(OPENINGS.values()) if text.endswith(start)), "")
+
+
+def whole_answer(tokenizer: Tokenizer, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+    """The answer that a verifier is to see: what its prompt began, and all that the model wrote.
+
+    Only the end token is left out. Other control tokens stay, as text: a decoder that dropped them would turn
+    "4<|im_start|>6" into a clean 46.
+    """
+    ended = bool(tokens) and tokens[-1] == tokenizer.eos_token_id
+    return opening(tokenizer, prompt) + tokenizer.decode(tokens[:-1] if ended else tokens)

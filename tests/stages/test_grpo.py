@@ -81,8 +81,8 @@ def test_the_reward_rises_with_every_variant(variant, seed, tokenizer, tmp_path)
     "options", [{"updates_per_rollout": 3}, {"beta": 0.01}, {"top_k": 50, "top_p": 0.95}]
 )
 def test_the_reward_rises_with_other_options(options, tokenizer, tmp_path):
-    lines, _ = train(tokenizer, tmp_path, **options, max_steps=40)
-    assert lines[-1]["reward"] > 0.85
+    lines, _ = train(tokenizer, tmp_path, **options, max_steps=60)
+    assert sum(line["reward"] for line in lines[-5:]) / 5 > 0.85
 
 
 def test_the_log(tokenizer, tmp_path):

@@ -98,6 +98,19 @@ def test_what_the_prompt_began_is_part_of_the_answer(monkeypatch, tokenizer, mod
     assert all(options["eos_token_id"] == tokenizer.eos_token_id for _, options in script.asked)
 
 
+@pytest.mark.parametrize("place", ["within the answer", "after the answer", "before it"])
+def test_control_tokens_spoil_an_answer(monkeypatch, tokenizer, model, place):
+    """A decoder that drops them would show the verifier a right answer."""
+
+    def write(prompt):
+        whole = next(p for p in PROBLEMS if p.question in prompt).response(False)
+        at = {"within the answer": whole.index("</answer>") - 1, "after the answer": len(whole)}.get(place, 0)
+        return whole[:at] + tokenizer.bos_token + whole[at:]
+
+    Scripted(monkeypatch, tokenizer, write)
+    assert accuracy(solve(model, tokenizer, PROBLEMS)) == {(): 0.0}
+
+
 def test_each_problem_has_its_own_samples(monkeypatch, tokenizer, model):
     turn = itertools.count()
     right = {problem.question: problem.response(False) for problem in PROBLEMS}

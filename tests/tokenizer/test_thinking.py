@@ -4,7 +4,7 @@ import pytest
 
 from minimind_edu.data.problems import problems
 from minimind_edu.tokenizer import Tokenizer, load_tokenizer, train_fast
-from minimind_edu.tokenizer.thinking import OPENINGS, opening, prompt_ids
+from minimind_edu.tokenizer.thinking import OPENINGS, opening, prompt_ids, whole_answer
 
 PROBLEMS = [*problems("sums", 6), *problems("words", 6), *problems("countdown", 4)]
 QUESTION = [{"role": "user", "content": "What is 1 + 2?"}]
@@ -123,3 +123,21 @@ def test_a_template_without_a_switch(tokenizer):
     older = Tokenizer(tokenizer.library, tokenizer.config, NO_SWITCH)
     for thinking in (None, True, False):
         assert prompt_ids(older, QUESTION, thinking) == prompt_ids(tokenizer, QUESTION, thinking)
+
+
+def test_the_whole_answer_is_the_prompts_part_and_all_that_was_written(tokenizer):
+    end = tokenizer.eos_token_id
+    for thinking, begun in (*OPENINGS.items(), (None, "")):
+        prompt = prompt_ids(tokenizer, QUESTION, thinking)
+        for ids in ([], tokenizer.encode("3"), [*tokenizer.encode("3"), end]):
+            assert whole_answer(tokenizer, prompt, ids) == begun + ("3" if ids else "")
+
+
+def test_control_tokens_in_an_answer_are_seen(tokenizer):
+    """Dropped, they would let an answer through that is none: 4<|im_start|>6 is not 46."""
+    prompt, end = prompt_ids(tokenizer, QUESTION), tokenizer.eos_token_id
+    four, six = tokenizer.encode("4"), tokenizer.encode("6")
+    begin = tokenizer.bos_token_id
+    assert whole_answer(tokenizer, prompt, [*four, begin, *six, end]) == f"4{tokenizer.bos_token}6"
+    assert whole_answer(tokenizer, prompt, [*four, end, end]) == f"4{tokenizer.eos_token}"
+    assert whole_answer(tokenizer, prompt, [begin]) == tokenizer.bos_token
