@@ -67,14 +67,12 @@ def roof_figure(peak: float, bandwidth: float, points: Mapping[str, tuple[float,
     left, right = 0.04, 2 * max(intensity for intensity, _ in points.values())
     ridge = peak / bandwidth
     axes.plot((left, ridge, right), (left * bandwidth, peak, peak), color=figures.INK, label="the roof")
-    for number, (name, (intensity, speed)) in enumerate(points.items()):
+    for name, (intensity, speed) in points.items():
         is_product = "×" in name
         colour = figures.BLUE if is_product else figures.ORANGE if "add" in name else figures.RED
         axes.plot(intensity, speed, "o", color=colour, markersize=6 if is_product else 9)
-        below = is_product and number % 2 == 0
-        axes.annotate(
-            name, (intensity, speed), (6, -12 if below else 5), textcoords="offset points", fontsize=8
-        )
+        place = (8, -13) if is_product else (9, -14)
+        axes.annotate(name, (intensity, speed), place, textcoords="offset points", fontsize=8)
     axes.set(xscale="log", yscale="log", xlabel="intensity: FLOPs for each byte", ylabel="FLOPs a second")
     axes.legend(loc="lower right")
     return figure
@@ -123,6 +121,9 @@ def agreement_figure(pairs: Mapping[str, Sequence[tuple[float, float]]], within:
     for (kind, found), colour in zip(pairs.items(), figures.COLOURS, strict=False):
         axes.plot(*zip(*found, strict=True), "o", color=colour, label=kind, alpha=0.8)
     axes.set(xscale="log", yscale="log", xlabel=f"measured, {unit}", ylabel=f"predicted, {unit}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+        axis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
     axes.legend(fontsize=8)
     return figure
 
