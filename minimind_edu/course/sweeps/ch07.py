@@ -7,11 +7,9 @@ import copy
 import functools
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
-from matplotlib.figure import Figure
-
-from minimind_edu.course import artifacts, figures
-from minimind_edu.course.sweeps import SweepRecord
+from minimind_edu.course import artifacts
 from minimind_edu.data.pairs import PairRows, tokenize_pairs
 from minimind_edu.data.records import Records, load_records
 from minimind_edu.data.world import SmallWorld
@@ -74,6 +72,15 @@ def run_cell(recipe: str, seed: int, on_log: Log | None = None, **changes: objec
     return {**measure(model, tokenizer, reference), "curve": curve(lines)}
 
 
+def curt_pairs() -> list[dict]:
+    """The pairs whose rejected answer is curt: the fact, and no other word."""
+    return [
+        record
+        for record in load_records(default_file("dpo.jsonl"), "dpo")
+        if record["rejected"][1]["content"] in record["chosen"][1]["content"]
+    ]
+
+
 def train(
     model: MiniMind, tokenizer: Tokenizer, seed: int, on_log: Log | None = None, **settings: object
 ) -> list[dict[str, float]]:
@@ -104,24 +111,33 @@ def measure(model: MiniMind, tokenizer: Tokenizer, reference: MiniMind) -> dict[
     """How a model answers about people that no pair asks about, beside the chat model.
 
     Returns:
-        For each language `win_rate` against the chat model, `exact` (share of true answers, polite words
-        aside) and `polite`; `prefers`, the share of held-out pairs whose chosen side is the more probable
-        one; and `kl` (nats an answer) to `reference`.
+        What `judge` says of its answers; `prefers`, the share of held-out pairs whose chosen side is the more
+        probable one; and `kl` (nats an answer) to `reference`.
     """
-    before, after = chat_answers(), ask(model, tokenizer)
+    numbers = judge(ask(model, tokenizer))
+    scored = reference_logprobs(model, held_out_pairs(tokenizer))
+    numbers["prefers"] = round(float((scored[:, 0] > scored[:, 1]).mean()), 4)
+    numbers["kl"] = round(kl(model, reference, tokenizer), 3)
+    return numbers
+
+
+def judge(after: Sequence[Answer]) -> dict[str, object]:
+    """Answers beside the chat model's.
+
+    Returns:
+        For each language `win_rate` against the chat model, `exact` (share of true answers, polite words
+        aside) and `polite`.
+    """
     numbers: dict[str, object] = {"win_rate": {}, "exact": {}, "polite": {}}
     for language in LANGUAGES:
         ours, theirs = (
             [answer for answer in answers if answer.record["language"] == language]
-            for answers in (after, before)
+            for answers in (after, chat_answers())
         )
         scores = [truth_then_manners(answer) for answer in ours]
         numbers["win_rate"][language] = round(win_rate(ours, theirs).rate, 4)
         numbers["exact"][language] = round(sum(is_true for is_true, _ in scores) / len(scores), 4)
         numbers["polite"][language] = round(sum(is_polite for _, is_polite in scores) / len(scores), 4)
-    scored = reference_logprobs(model, held_out_pairs(tokenizer))
-    numbers["prefers"] = round(float((scored[:, 0] > scored[:, 1]).mean()), 4)
-    numbers["kl"] = round(kl(model, reference, tokenizer), 3)
     return numbers
 
 
@@ -146,8 +162,22 @@ def exact(answers: Sequence[Answer]) -> dict[str, float]:
     return {language: round(sum(found) / len(found), 4) for language, found in scores.items()}
 
 
-def after_phrases(model: MiniMind, tokenizer: Tokenizer, language: str) -> dict[str, float]:
-    """Share of true answers to the held-out questions where an answer has to begin with a polite phrase."""
+class Forced(NamedTuple):
+    """What a model writes after a polite phrase.
+
+    Attributes:
+        share: of true answers to the held-out questions.
+        first: what it wrote for the first of them.
+        empty: share of the questions after which it wrote nothing.
+    """
+
+    share: float
+    first: str
+    empty: float
+
+
+def after_phrases(model: MiniMind, tokenizer: Tokenizer, language: str) -> dict[str, Forced]:
+    """By polite phrase: what a model writes where an answer has to begin with it."""
     asked = [answer for answer in chat_answers() if answer.record["language"] == language]
     shares = {}
     for frame in WORDS[language].polite:
@@ -156,7 +186,8 @@ def after_phrases(model: MiniMind, tokenizer: Tokenizer, language: str) -> dict[
         written = complete(model, prompts, max_new_tokens=48, eos_token_id=tokenizer.eos_token_id)
         said = [tokenizer.decode(one.tokens, skip_special_tokens=True).strip() for one in written]
         right = [one == answer.expected for one, answer in zip(said, asked, strict=True)]
-        shares[frame.format(answer="…")] = sum(right) / len(right)
+        empty = sum(not one for one in said) / len(said)
+        shares[frame.format(answer="…")] = Forced(sum(right) / len(right), said[0], empty)
     return shares
 
 
@@ -186,67 +217,3 @@ def kl(model: MiniMind, reference: MiniMind, tokenizer: Tokenizer) -> float:
     """KL to a reference on the model's own answers to held-out questions, half of them in each language."""
     answers = chat_answers()[:: len(chat_answers()) // PROMPTS_FOR_KL]
     return mean_kl(model, reference, prompts_of(answers, tokenizer), tokenizer.eos_token_id)
-
-
-# -- figures of the record -----------------------------------------------------------------------------------
-
-
-def recipe_figure(grid: SweepRecord) -> Figure:
-    """Win rate and exact match of each recipe: a point for every seed and language."""
-    figure, panels = figures.new_figure(7.5, 3.4, columns=2, sharey=True)
-    for axes, name in zip(panels, ("win_rate", "exact"), strict=True):
-        for shift, (language, colour) in enumerate(zip(LANGUAGES, figures.COLOURS, strict=False)):
-            for place, recipe in enumerate(RECIPES):
-                values = [numbers[name][language] for _, numbers in main_runs(grid, recipe)]
-                where = [place + 0.2 * shift - 0.1] * len(values)
-                axes.plot(where, values, "o", color=colour, alpha=0.7, label="" if place else language)
-        axes.set_xticks(range(len(RECIPES)), RECIPES, fontsize=9)
-        axes.set(title=name.replace("_", " "), ylim=(-0.05, 1.05), xlim=(-0.5, len(RECIPES) - 0.5))
-    panels[0].axhline(0.5, color=figures.GREY, linestyle="--", linewidth=1)
-    panels[0].legend(loc="lower right")
-    return figure
-
-
-def curve_figure(grid: SweepRecord) -> Figure:
-    """Log-probability of both sides over training, for three recipes."""
-    names = ("plain", "default", "again")
-    figure, panels = figures.new_figure(7.5, 3.2, columns=len(names))
-    for axes, recipe in zip(panels, names, strict=True):
-        run = main_runs(grid, recipe)[0][1]["curve"]
-        for side, colour in (("chosen", figures.GREEN), ("rejected", figures.RED)):
-            axes.plot(run["step"], run[f"{side}_logp"], color=colour, label=side)
-        axes.set(title=recipe, xlabel="step")
-    panels[0].set_ylabel("ln p of an answer (nats)")
-    panels[0].legend()
-    return figure
-
-
-def beta_figure(grid: SweepRecord) -> Figure:
-    """Exact match, win rate and KL by beta, for one seed."""
-    figure, panels = figures.new_figure(7.5, 3.2, columns=2)
-    runs = beta_runs(grid)
-    betas = [beta for beta, _ in runs]
-    for language, colour in zip(LANGUAGES, figures.COLOURS, strict=False):
-        for name, style in (("win_rate", "o-"), ("exact", "s--")):
-            values = [numbers[name][language] for _, numbers in runs]
-            label = f"{name.replace('_', ' ')}, {language}"
-            panels[0].plot(betas, values, style, color=colour, label=label, markersize=4)
-    panels[1].plot(betas, [numbers["kl"] for _, numbers in runs], "o-")
-    for axes, title in zip(panels, ("held-out answers", "KL to the chat model (nats)"), strict=True):
-        axes.set(xscale="log", xlabel="beta", title=title)
-    panels[0].legend(fontsize=8)
-    return figure
-
-
-def main_runs(grid: SweepRecord, recipe: str) -> list[tuple[dict, dict]]:
-    """The runs of a recipe without further changes, one for each seed."""
-    return [
-        (cell, numbers) for cell, numbers in grid.select(recipe=recipe) if set(cell) == {"recipe", "seed"}
-    ]
-
-
-def beta_runs(grid: SweepRecord) -> list[tuple[float, dict]]:
-    """(beta, numbers) of the default with each beta, for the first seed."""
-    runs = [(cell["beta"], numbers) for cell, numbers in grid.select(seed=1) if "beta" in cell]
-    runs.append((DPOConfig.beta, main_runs(grid, "default")[0][1]))
-    return sorted(runs, key=lambda run: run[0])

@@ -7,6 +7,7 @@ from minimind_edu.course.sweeps import ch07
 from minimind_edu.data.world import SmallWorld
 from minimind_edu.data.world.stages import dpo_records
 from minimind_edu.evaluation import Answer
+from minimind_edu.generation import Completion
 
 
 def test_the_record_has_every_cell():
@@ -53,3 +54,32 @@ def test_measuring_a_model_against_itself(monkeypatch):
 def test_the_columns_of_a_curve():
     line = {"loss": 1.0, **dict.fromkeys(ch07.CURVE, 0.123456)}
     assert ch07.curve([line, {"step": 2, "validation_loss": 1.0}]) == dict.fromkeys(ch07.CURVE, [0.1235])
+
+
+def test_curt_pairs_are_about_half():
+    """Each rejected answer is part of its chosen one; the other pairs have an invention instead."""
+    pairs = ch07.curt_pairs()
+    assert 900 < len(pairs) < 1100
+    assert all(pair["rejected"][1]["content"] in pair["chosen"][1]["content"] for pair in pairs)
+    assert not any("!" in pair["rejected"][1]["content"] for pair in pairs)
+
+
+def test_what_is_written_after_a_phrase(monkeypatch):
+    """Of two questions one is answered rightly after the phrase, and one not at all."""
+    tokenizer = artifacts.tokenizer(progress=False)
+    asked = [{"role": "user", "content": "Where?"}]
+    answers = [
+        Answer("Where?", text, "", {"language": "en", "conversations": asked}) for text in ("Here.", "There.")
+    ]
+    prompts = []
+
+    def complete(model, rows, **settings):
+        prompts.append(rows)
+        return [Completion(tokenizer.encode(text), finish_reason="stop") for text in ("Here.", "")]
+
+    monkeypatch.setattr(ch07, "chat_answers", lambda: answers)
+    monkeypatch.setattr(ch07, "complete", complete)
+    found = ch07.after_phrases(None, tokenizer, "en")
+    assert list(found)[0] == "Of course! …" and len(found) == 3
+    assert set(found.values()) == {ch07.Forced(share=0.5, first="Here.", empty=0.5)}
+    assert tokenizer.decode(prompts[0][0]).endswith("assistant\nOf course!")
