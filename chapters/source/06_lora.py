@@ -26,6 +26,7 @@ from torch import nn
 from minimind_edu import MiniMind, ModelConfig
 from minimind_edu.course import artifacts, claims, figures, session, sweeps, widgets
 from minimind_edu.course.exercises import check
+from minimind_edu.course.hours import hours_table
 from minimind_edu.course.sweeps import ch06
 from minimind_edu.data.world.files import default_file
 from minimind_edu.evaluation import reply
@@ -594,8 +595,14 @@ claims.table()
 # minimind-edu course sweep 06           # the record of this chapter
 # ```
 #
-# Others reported 2 minutes and 3 to 4 GB for 20 epochs of MiniMind's LoRA on one A40, with a model of 272M
-# parameters and batches of 64.
+# How long an epoch of adapting takes on real cards: what others reported, and our estimates, for the third
+# line's settings. (The reported 2 minutes on an A40 were 20 epochs, in batches of 64 and 3 to 4 GB.)
+
+# %%
+hours_table("lora")
+
+# %% [markdown]
+# Chapter 10 tells where the estimates come from; `minimind-edu hardware` gives them for your card.
 #
 # ## References
 #
