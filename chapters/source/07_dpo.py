@@ -305,9 +305,7 @@ batch = {name: torch.stack([data.train[n][name] for n in range(16)]) for name in
 with torch.no_grad():
     loss, numbers = PreferenceLoss()(chat, batch)
 print(f"loss {loss:.4f}, ln 2 is {math.log(2):.4f}; margin {abs(numbers['margin']):.2f}")
-claims.record(
-    "ch07.first_loss", abs(loss - math.log(2)), at_most=1e-3, source="16 pairs before the first step"
-)
+claims.record("ch07.first_loss", abs(loss - math.log(2)), at_most=1e-3, source="16 pairs, no step yet")
 options("beta", "loss_type", "label_smoothing", "max_seq_len", "cache_dir")
 
 # %% [markdown]
@@ -336,8 +334,7 @@ figures.show(drawn.recipe_figure(grid), "Win rate and exact match by recipe: pla
 print(grid.caption)
 plain = drawn.runs(grid, "plain")
 polite = max(max(numbers["polite"].values()) for numbers in plain)
-where = "plain DPO: polite answers, best of three seeds"
-claims.record("ch07.plain_polite", polite, at_most=0.1, source=where)
+claims.record("ch07.plain_polite", polite, at_most=0.1, source="polite after plain DPO, best of three seeds")
 assert all(min(numbers["exact"].values()) < 0.9 for numbers in plain)  # the chat model had 0.98 or more
 
 # %% [markdown]
@@ -415,6 +412,8 @@ claims.record("ch07.grid_again", gap, at_most=0.06, source="win rate now against
 claims.record("ch07.win_rate", whole.rate, at_least=0.88, source="500 held-out questions, to the chat model")
 worst = min(drawn.both(numbers, "win_rate") for numbers in runs)
 claims.record("ch07.worst_win_rate", worst, at_least=0.9, source="the same, worst of three seeds")
+
+# %%
 english, chinese = (min(numbers["exact"][code] for numbers in runs) for code in ch07.LANGUAGES)
 claims.record("ch07.exact_english", english, at_least=0.95, source="true answers in English, worst seed")
 where = "in Chinese, worst seed: the cost"
@@ -440,6 +439,8 @@ claims.record(
 claims.record(
     "ch07.part_chinese", chinese, at_least=0.01, at_most=0.1, source="the same, mean of three seeds"
 )
+
+# %%
 gain = min(drawn.late(one, "accuracy") for one in runs) - max(drawn.late(one, "accuracy") for one in alone)
 where = "training pairs with a margin above 0: DPO's worst seed minus SFT's best"
 claims.record("ch07.accuracy_gain", gain, at_least=0.05, source=where)
