@@ -10,6 +10,7 @@ from minimind_edu.course import sweeps
 from minimind_edu.course.sweeps import ch10, ch10_figures, ch10_times
 from minimind_edu.hardware import STAGES, Workload
 from minimind_edu.hardware.memory import memory
+from minimind_edu.hardware.peak import MeasuredMemory
 from minimind_edu.hardware.rows import MeasuredRow
 from minimind_edu.hardware.timing import amounts
 
@@ -33,19 +34,33 @@ def test_a_cell_is_the_workload_that_it_says():
     assert work.gradient_checkpointing and work.batch_size == 64 and work.config == ModelConfig.preset("edu")
 
 
-def test_a_cell_measures_a_process(monkeypatch):
-    wide = TINY.replace(hidden_size=256, vocab_size=4_000)
-    monkeypatch.setattr(ch10, "workload", lambda **settings: Workload(wide, batch_size=2, seq_len=16))
-    found = ch10.run_cell(**ch10.PLAIN)
-    assert found["peak"] > found["before"] > 50e6
+@pytest.mark.parametrize(("again", "processes"), [(False, 1), (True, 3)])
+def test_a_cell_measures_processes(monkeypatch, again, processes):
+    peaks = iter([300, 100, 200])
+    measured = []
+
+    def measure(work):
+        measured.append(work)
+        return MeasuredMemory(next(peaks), 50, 0, 3)
+
+    monkeypatch.setattr(ch10, "measure_memory", measure)
+    found = ch10.run_cell(**ch10.PLAIN | {"gradient_checkpointing": again})
+    assert len(measured) == processes and measured[0].gradient_checkpointing == again
+    expected = {"peak": 200, "peaks": [100, 200, 300]} if again else {"peak": 300, "peaks": [300]}
+    assert found == expected | {"before": 50}
 
 
 def test_pairs_are_of_the_record():
     record = sweeps.load("10")
     pairs = ch10.pairs(record)
     found = sorted(measured for kind in pairs.values() for measured, _ in kind)
-    assert found == pytest.approx(sorted(numbers["peak"] / 1e6 for _, numbers in record.cells))
-    assert len(pairs["checkpointed"]) == sum(cell["gradient_checkpointing"] for cell in ch10.CELLS)
+    every = [peak / 1e6 for _, numbers in record.cells for peak in numbers["peaks"]]
+    assert found == pytest.approx(sorted(every))
+    assert len(pairs["checkpointed"]) == 3 * sum(cell["gradient_checkpointing"] for cell in ch10.CELLS)
+    settings, numbers = record.cells[0]
+    assert ch10.predicted(settings, numbers["before"]) / 1e6 in [
+        expected for _, expected in pairs["pretraining"]
+    ]
 
 
 def test_seconds_of_a_call_are_a_median_of_three_or_more():
