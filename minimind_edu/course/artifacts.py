@@ -19,7 +19,7 @@ from minimind_edu.stages.setup import MODEL_FOLDER, StageResult, load_model
 from minimind_edu.stages.sft import SFTConfig, sft
 from minimind_edu.tokenizer import Tokenizer, load_tokenizer, train_fast
 
-VERSION = 1  # raise it when the same name should be built anew
+VERSION = 2  # raise it when the same name should be built anew
 
 
 def tokenizer(vocab_size: int = PretrainConfig.vocab_size, progress: bool = True) -> Tokenizer:
