@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from minimind_edu.hardware import speed
 from minimind_edu.config import ModelConfig
 from minimind_edu.data.packing import IGNORE_INDEX, PackedDataset, PaddedDataset, collate
 from minimind_edu.data.tokenized import TokenizedDocuments
+from minimind_edu.hardware import speed
 from minimind_edu.hardware.speed import OURS, BenchConfig, BenchResult, Contestant, bench, transformers_loss
 from minimind_edu.model.transformer import MiniMind
 from minimind_edu.stages.pretrain import causal_lm_loss
