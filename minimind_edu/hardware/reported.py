@@ -10,6 +10,7 @@ from decimal import Decimal
 
 from minimind_edu.config import ModelConfig, minimind2_intermediate_size, minimind3_intermediate_size
 from minimind_edu.hardware.cards import find_card
+from minimind_edu.hardware.shares import CardRow
 from minimind_edu.hardware.workload import Workload
 
 AUTHOR = "reported by MiniMind's author, who calls the times estimates"
@@ -231,27 +232,13 @@ def nearest_text(row: Reported) -> str:
 
 
 @dataclass(frozen=True)
-class ReportedRun:
-    """A row as work on a card, for fitting what share of its peak a card reaches.
+class ReportedRun(CardRow):
+    """A reported row as work on a card.
 
     Attributes:
-        work: one step.
-        steps: of the whole run; where the tokens are bounded, from the geometric mean of the bounds.
-        seconds: of the whole run.
-        peak: FLOP/s of the card in the dtype of the work.
-        bandwidth: bytes a second.
-        card: its name.
-        stretch: factors from the number of steps to the fewest and the most that there may have been.
         row: what it was made from.
     """
 
-    work: Workload
-    steps: float
-    seconds: float
-    peak: float
-    bandwidth: float
-    card: str
-    stretch: tuple[float, float]
     row: Reported
 
 

@@ -8,7 +8,6 @@ to see how far such an estimate can be trusted.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -30,8 +29,19 @@ BYTES = (
 CALLS = ("calls in training", "calls in writing", "new shapes", "steps")
 
 
-class CardRow(Protocol):
-    """A reported run on a card (see ``reported.ReportedRun``)."""
+@dataclass(frozen=True)
+class CardRow:
+    """A run on a card, for fitting what share of its peak the card reaches.
+
+    Attributes:
+        work: one step.
+        steps: of the whole run; where the tokens are bounded, from the geometric mean of the bounds.
+        seconds: of the whole run.
+        peak: FLOP/s of the card in the dtype of the work.
+        bandwidth: bytes a second.
+        card: its name.
+        stretch: factors from the number of steps to the fewest and the most that there may have been.
+    """
 
     work: Workload
     steps: float
