@@ -174,7 +174,11 @@ def group_html(step: int, group: Group) -> str:
         cells = f"<td>{group.rewards[place]:.1f}</td><td>{group.advantages[place]:+.2f}</td>"
         style = f"background:{colour};color:#222;font-size:12px"
         rows.append(f'<tr style="{style}">{cells}<td style="text-align:left">{text}</td></tr>')
-    head = "<tr><th>reward</th><th>advantage</th><th style='text-align:left'>answer</th></tr>"
+    # Rows without a colour of their own are dark in a dark theme.
+    head = (
+        '<tr style="background:#fbfaf7;color:#222"><th>reward</th><th>advantage</th>'
+        '<th style="text-align:left">answer</th></tr>'
+    )
     title = f"step {step}: {html.escape(group.question)} (right: {html.escape(group.gt)})"
     box = "background:#fbfaf7;color:#222;padding:6px"
     return f'<div style="{box}"><b>{title}</b><table style="color:#222">{head}{"".join(rows)}</table></div>'

@@ -144,6 +144,7 @@ def test_groups_are_shown_with_their_text_escaped():
     shown = ch09_figures.group_html(7, group((0.0, 1.0), ("<answer>\n4", "<answer>\n3")))
     assert "step 7" in shown and "1 &lt; 2?" in shown and "<answer>" not in shown
     assert shown.index("&lt;answer&gt; 3") < shown.index("&lt;answer&gt; 4")  # the better one first
+    assert shown.count("<tr") == shown.count('<tr style="background:') == 3  # readable in a dark theme too
 
 
 def test_smoothing():
