@@ -484,9 +484,8 @@ claims.record("ch09.greedy_before", greedy, at_least=0.9, source="greedy, before
 #
 # ## The variants
 #
-# With one update per rollout every ratio is 1 but for rounding. (Answers are written in float32; where updates
-# run in bfloat16, that moves a few ratios far.) So clipping has next to nothing to do, and these runs make four
-# updates on each of six rollouts. What each changed here, one seed each:
+# With one update per rollout every ratio is 1 but for rounding (updates in bfloat16, answers in float32: a
+# few are far off). So these runs make four updates on each of six rollouts, one seed each:
 
 # %%
 runs = ch09_figures.runs(grid, "variant")
